@@ -1,0 +1,1 @@
+"""Physical constants and conversions: the only home of each."""

@@ -1,0 +1,66 @@
+"""Time scales: everything downstream is MJD, TAI, at mid-exposure."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import erfa
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+
+JD_MINUS_MJD = 2400000.5
+SECONDS_PER_DAY = 86400.0
+UNIX_EPOCH_MJD = 40587.0
+
+
+@cache
+def _leap_table() -> tuple[F64, F64]:
+    """UTC dates (MJD) at which TAI-UTC steps, and the step's value [s], from the IERS table in ERFA."""
+    table = erfa.leap_seconds.get()
+    days = [sum(erfa.cal2jd(int(row["year"]), int(row["month"]), 1)) - JD_MINUS_MJD for row in table]
+    return np.array(days), np.array(table["tai_utc"], dtype=np.float64)
+
+
+def tai_minus_utc_s(mjd_utc: F64) -> F64:
+    """TAI - UTC at a UTC date: a table of leap seconds, not a constant.
+
+    mjd_utc : (n,) [day, UTC];  returns (n,) [s]; NaN where the date is NaN or before 1960.
+    """
+    days, offsets = _leap_table()
+    mjd = np.asarray(mjd_utc, dtype=np.float64)
+    row = np.searchsorted(days, mjd, side="right") - 1
+    known = (row >= 0) & ~np.isnan(mjd)
+    return np.where(known, offsets[np.maximum(row, 0)], np.nan)
+
+
+def jd_utc_start_to_mjd_tai(jd_utc: F64, exposure_time_s: F64 | float) -> F64:
+    """Mid-exposure MJD (TAI) of an exposure whose start is given as a UTC Julian date.
+
+    jd_utc : (n,) [day, UTC];  exposure_time_s : (n,) or scalar [s];  returns (n,) [day, TAI].
+    """
+    mjd = np.asarray(jd_utc, dtype=np.float64) - JD_MINUS_MJD
+    return mjd + (tai_minus_utc_s(mjd) + 0.5 * np.asarray(exposure_time_s)) / SECONDS_PER_DAY
+
+
+def mjd_tai_to_jd_utc_start(mjd_tai: F64, exposure_time_s: F64 | float) -> F64:
+    """Inverse of `jd_utc_start_to_mjd_tai`: UTC Julian date of the exposure's start.
+
+    mjd_tai : (n,) [day, TAI];  returns (n,) [day, UTC]. Off by a second within a leap second's own minute.
+    """
+    mjd = np.asarray(mjd_tai, dtype=np.float64) - 0.5 * np.asarray(exposure_time_s) / SECONDS_PER_DAY
+    return mjd - tai_minus_utc_s(mjd - 37.0 / SECONDS_PER_DAY) / SECONDS_PER_DAY + JD_MINUS_MJD
+
+
+def unix_s_to_mjd_tai(unix_s: F64 | float) -> F64:
+    """MJD (TAI) of a Unix time.  unix_s : (n,) [s, UTC];  returns (n,) [day, TAI]."""
+    mjd = np.asarray(unix_s, dtype=np.float64) / SECONDS_PER_DAY + UNIX_EPOCH_MJD
+    return mjd + tai_minus_utc_s(mjd) / SECONDS_PER_DAY
+
+
+def mjd_tai_to_unix_s(mjd_tai: F64 | float) -> F64:
+    """Unix time of an MJD (TAI).  mjd_tai : (n,) [day, TAI];  returns (n,) [s, UTC]."""
+    mjd = np.asarray(mjd_tai, dtype=np.float64)
+    utc = mjd - tai_minus_utc_s(mjd - 37.0 / SECONDS_PER_DAY) / SECONDS_PER_DAY
+    return (utc - UNIX_EPOCH_MJD) * SECONDS_PER_DAY

@@ -1,0 +1,54 @@
+"""Every exception this package raises on purpose.
+
+BrokerError
+├── SettingsError          a setting is unknown, malformed or missing
+├── SchemaError            an Avro schema cannot be used
+├── FilterError            a filter's text is refused (carries the position)
+├── BundleError            a model bundle does not fit this version of the code
+├── EmbeddedServerError    an embedded Kafka or Valkey did not start, or is not ours
+├── RetryBatch             this batch must be aborted and done again (nothing is lost)
+└── WorkerFenced           another worker has this slot: exit and be restarted
+
+Faults in data are rows (`broker.message.Reject`), never exceptions.
+"""
+
+from __future__ import annotations
+
+
+class BrokerError(Exception):
+    """Base of all errors raised by this package; its text says what, where and what to do."""
+
+
+class SettingsError(BrokerError):
+    """A setting is unknown, malformed or missing."""
+
+
+class SchemaError(BrokerError):
+    """An Avro schema cannot be used."""
+
+
+class FilterError(BrokerError):
+    """A filter's text is refused.
+
+    position : 0-based index of the offending character in the text, or None when it is the whole text.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class BundleError(BrokerError):
+    """A model bundle does not fit this version of the code."""
+
+
+class EmbeddedServerError(BrokerError):
+    """An embedded Kafka or Valkey did not start, or the server that answers is not ours."""
+
+
+class RetryBatch(BrokerError):
+    """The batch in flight must be aborted and done again; its input offsets were not committed."""
+
+
+class WorkerFenced(BrokerError):
+    """Another worker holds this slot's transactional id: this process must exit."""
