@@ -1,0 +1,106 @@
+"""A batch of alerts as columns: what every survey's packets become, and all that later stages see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from broker.lightcurves import LightCurves
+from broker.message import Message
+from broker.table import ColumnSpec
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+SS_NONE, SS_ASSOCIATED, SS_NEARBY, SS_UNKNOWN = 0, 1, 2, 3
+SOLAR_SYSTEM_STATUS = ("none", "associated", "nearby", "unknown")
+"""Whether a known solar-system object was at the place; unknown = the packet does not say."""
+
+PACKET_COLUMNS = (
+    ColumnSpec("snr", "", "signal to noise of the detection, |psf_flux| / psf_flux_err"),
+    ColumnSpec(
+        "mag_total", "AB mag", "reference plus difference; NaN where no reference source is within reach"
+    ),
+    ColumnSpec("reference_flux", "nJy", "flux of the reference source at the place; NaN if none is near"),
+    ColumnSpec("limiting_mag", "AB mag", "5-sigma depth of the image of this detection"),
+    ColumnSpec("exposure_time_s", "s", "exposure time; the survey's standard one where the packet has none"),
+    ColumnSpec("star_score", "", "1 star .. 0 galaxy: nearest catalogued source as the packet gives it"),
+    ColumnSpec("star_sep_arcsec", "arcsec", "distance to that catalogued source"),
+    ColumnSpec("neargaia_arcsec", "arcsec", "distance to the nearest Gaia source as the packet gives it"),
+    ColumnSpec(
+        "bright_star_sep_arcsec", "arcsec", "distance to the nearest bright Gaia source, from the packet"
+    ),
+    ColumnSpec("solar_system.sep_arcsec", "arcsec", "distance to the nearest known solar-system object"),
+    ColumnSpec("solar_system.v_mag_predicted", "mag", "predicted V magnitude of that object"),
+    ColumnSpec("is_dipole", "", "1 if the survey fitted a dipole to the detection", "bool"),
+    ColumnSpec("trail_length_arcsec", "arcsec", "length of the trail the survey fitted"),
+    ColumnSpec("ss_rate", "deg / day", "predicted sky motion of the associated solar-system object"),
+    ColumnSpec("fwhm_arcsec", "arcsec", "width of the detection or of the seeing, as the packet gives it"),
+    ColumnSpec("programid", "", "ZTF programme: 1 public, 2 and 3 private; NaN elsewhere"),
+)
+"""Numbers about the detection that a survey's packet may carry; NaN where it does not."""
+
+
+@dataclass(frozen=True)
+class AlertBatch:
+    """n alerts as columns. Missing numbers are NaN, missing ids 0. Nobody changes a batch.
+
+    The first group describes the alert, the second where it came from.
+    """
+
+    survey: str
+    dia_source_id: I64
+    dia_object_id: I64
+    ss_object_id: I64
+    object_name: npt.NDArray[np.bytes_]
+    """The name astronomers use (ZTF objectId; Rubin's decimal diaObjectId, else designation), ASCII."""
+    midpoint_mjd_tai: F64
+    ra: F64
+    dec: F64
+    band: npt.NDArray[np.uint8]
+    psf_flux: F64
+    psf_flux_err: F64
+    reliability: F64
+    solar_system_status: npt.NDArray[np.uint8]
+    flags: npt.NDArray[np.uint16]
+    """FLAG_* bits of the alert's own point."""
+    packet: Mapping[str, F64]
+    """The PACKET_COLUMNS by name, each (n,)."""
+    points: LightCurves
+    """Every point the packet carries, the alert's own first in its row."""
+
+    messages: Sequence[Message]
+    """The messages of the batch; several alerts may share one."""
+    message: I64
+    """(n,) index into `messages`."""
+    index: I64
+    """(n,) which record of its message the alert is."""
+    records: Sequence[bytes]
+    """(n,) each alert's original Avro datum, unchanged."""
+    writer_schemas: Sequence[str]
+    """Distinct writer schemas (JSON) of the batch."""
+    writer_schema: I64
+    """(n,) index into `writer_schemas`."""
+    schema_version: npt.NDArray[np.bytes_]
+    """(n,) the survey's own version, such as b'4.02' or b'10.0'."""
+
+    def __len__(self) -> int:
+        return len(self.dia_source_id)
+
+    def take(self, rows: npt.NDArray[Any]) -> AlertBatch:
+        """Some alerts of the batch, in the order asked for.  rows : indices or boolean mask."""
+        index = np.flatnonzero(rows) if rows.dtype == bool else np.asarray(rows, dtype=np.int64)
+        shared = {"survey", "messages", "writer_schemas"}
+        changes: dict[str, Any] = {
+            "packet": {name: values[index] for name, values in self.packet.items()},
+            "points": self.points.take(index),
+            "records": [self.records[i] for i in index],
+        }
+        for field in fields(self):
+            if field.name not in shared and field.name not in changes:
+                changes[field.name] = getattr(self, field.name)[index]
+        return replace(self, **changes)

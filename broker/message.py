@@ -1,0 +1,68 @@
+"""What comes in, what goes out, and what could not be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One Kafka record (or one file) as it was delivered; `value` is never changed.
+
+    timestamp_ms is the record's Kafka timestamp: the moment at which we can first have known its content.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    value: bytes
+    key: bytes | None = None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A message, or one record in it, that could not be turned into an alert, and why.
+
+    message : index of the message in its batch
+    index   : which record of that message (0 for a message that could not be opened at all)
+    reason  : one word from REASONS, what metrics and the ledger count by
+    detail  : what was wrong, for a person
+    """
+
+    message: int
+    index: int
+    reason: str
+    stage: str
+    detail: str
+    schema_id: int = 0
+    record: bytes | None = None
+    """The record's own bytes where a message holds several; None when the whole message is the letter."""
+
+
+REASONS = (
+    "empty",
+    "bad_container",
+    "bad_wire_format",
+    "unknown_schema",
+    "undecodable",
+    "unsupported_schema",
+    "invalid_alert",
+    "too_large",
+    "duplicate_changed",
+    "private_programme",
+)
+"""Every reason for which a dead letter can be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One Kafka record to be produced."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: Headers = field(default=())
