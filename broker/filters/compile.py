@@ -1,0 +1,308 @@
+"""Checks a filter's names and types against the table's columns, and brings it to its normal form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+
+from broker.filters import tree, values
+from broker.filters.functions import FUNCTION_BY_NAME, UNITS, FilterFunction, Kind
+from broker.filters.parse import parse
+from broker.filters.tree import Expression, refusal, shown
+from broker.table import ColumnSpec
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledFilter:
+    """A filter ready to run.
+
+    normalised : the expression in its normal form, which reads back as itself; filters that differ only
+    in layout, order or spelling have the same.  columns : what a table must have to evaluate it.
+    """
+
+    text: str
+    normalised: str
+    columns: frozenset[str]
+    expression: Expression
+
+
+def compile_filter(text: str, specs: Mapping[str, ColumnSpec]) -> CompiledFilter:
+    """Read, check and normalise a filter; raises FilterError with the place of the fault.
+
+    specs : the columns there are, by name.
+    """
+    resolved = _resolve(parse(text), specs)
+    with np.errstate(all="ignore"):  # constants are worked out here too: 1/0 is NULL
+        if _kind(resolved, specs) not in {"boolean", "null"}:
+            raise refusal("a filter must be true or false, this is a value", 0, "compare it with something")
+        expression = normalise(resolved)
+    return CompiledFilter(text, expression.text, _columns(expression), expression)
+
+
+def _columns(expression: Expression) -> frozenset[str]:
+    names: set[str] = set()
+    for node in tree.walk(expression):
+        if isinstance(node, tree.Column):
+            names.add(node.name)
+        elif isinstance(node, tree.Call):
+            names.update(FUNCTION_BY_NAME[node.name].reads)
+    return frozenset(names)
+
+
+# --- names ---------------------------------------------------------------------------------------------
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    lowered = {candidate.lower(): candidate for candidate in known}
+    close = get_close_matches(name.lower(), lowered, n=1)
+    return f"did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+def _resolve_column(node: tree.Column, specs: Mapping[str, ColumnSpec]) -> Expression:
+    """The column meant: the exact name, else the only one that differs in case; else a unit of angle."""
+    if node.name in specs:
+        return node
+    alike = [name for name in specs if name.lower() == node.name.lower()]
+    if len(alike) == 1:
+        return tree.Column(alike[0], position=node.position)
+    if node.name.lower() in UNITS:
+        return tree.Number(UNITS[node.name.lower()], position=node.position)
+    if node.name.lower() in FUNCTION_BY_NAME:
+        function = FUNCTION_BY_NAME[node.name.lower()]
+        raise refusal(f"{node.name} is a function", node.position, f"write {function.signature}")
+    advice = _suggestion(node.name, [*specs, *UNITS])
+    raise refusal(f"unknown column {shown(node.name)}", node.position, advice)
+
+
+def _resolve_call(node: tree.Call, specs: Mapping[str, ColumnSpec]) -> tree.Call:
+    function = FUNCTION_BY_NAME.get(node.name.lower())
+    if function is None:
+        advice = _suggestion(node.name, FUNCTION_BY_NAME)
+        raise refusal(f"unknown function {shown(node.name)}", node.position, advice)
+    missing = [name for name in function.reads if name not in specs]
+    if missing:
+        raise refusal(f"{function.name} needs the column {missing[0]!r}, which is not there", node.position)
+    wanted, given = len(function.parameters), len(node.arguments)
+    if given < wanted or (given > wanted and not function.repeats):
+        raise refusal(f"{function.name} with {given} arguments", node.position, f"write {function.signature}")
+    arguments = tuple(_resolve(argument, specs) for argument in node.arguments)
+    return tree.Call(function.name, arguments, position=node.position)
+
+
+def _resolve(node: Expression, specs: Mapping[str, ColumnSpec]) -> Expression:
+    """The tree with every name replaced by what it means."""
+    match node:
+        case tree.Column():
+            return _resolve_column(node, specs)
+        case tree.Call():
+            return _resolve_call(node, specs)
+        case _:
+            return _rebuilt(node, tuple(_resolve(child, specs) for child in tree.children(node)))
+
+
+def _rebuilt(node: Expression, parts: tuple[Expression, ...]) -> Expression:
+    """The same node on other children, given as tree.children gives them."""
+    position = node.position
+    match node:
+        case tree.Negative() | tree.Not():
+            return type(node)(parts[0], position=position)
+        case tree.Is(_, value):
+            return tree.Is(parts[0], value, position=position)
+        case tree.Binary(operator, _, _):
+            return tree.Binary(operator, *parts, position=position)
+        case tree.Compare(operator, _, _):
+            return tree.Compare(operator, *parts, position=position)
+        case tree.And() | tree.Or():
+            return type(node)(parts, position=position)
+        case tree.Call(name, _):
+            return tree.Call(name, parts, position=position)
+        case tree.Between():
+            return tree.Between(*parts, position=position)
+        case tree.In():
+            return tree.In(parts[0], parts[1:], position=position)
+        case tree.Case():
+            branches = tuple(zip(parts[:-1:2], parts[1:-1:2], strict=True))
+            return tree.Case(branches, parts[-1], position=position)
+        case _:
+            return node
+
+
+# --- types ---------------------------------------------------------------------------------------------
+
+_KIND_OF_COLUMN: dict[str, Kind] = {"float": "number", "int": "number", "bool": "boolean", "string": "string"}
+
+
+def _kind(node: Expression, specs: Mapping[str, ColumnSpec]) -> Kind:
+    """What an expression is; raises FilterError where its parts do not fit together."""
+    match node:
+        case tree.Column(name):
+            return _KIND_OF_COLUMN[specs[name].kind]
+        case tree.Number():
+            return "number"
+        case tree.String():
+            return "string"
+        case tree.Boolean():
+            return "boolean"
+        case tree.Null():
+            return "null"
+        case tree.Negative() | tree.Binary():
+            return _require("number", tree.children(node), specs)
+        case tree.And() | tree.Or() | tree.Not():
+            return _require("boolean", tree.children(node), specs)
+        case tree.Compare(operator, _, _):
+            kind = _common(tree.children(node), specs)
+            if kind == "boolean" and operator not in {"=", "<>"}:
+                raise refusal(f"true and false compared with {operator}", node.position, "write = or <>")
+            return "boolean"
+        case tree.Between():
+            if _common(tree.children(node), specs) == "boolean":
+                raise refusal("BETWEEN of true and false", node.position, "it takes numbers or strings")
+            return "boolean"
+        case tree.In():
+            _common(tree.children(node), specs)
+            return "boolean"
+        case tree.Is(operand, value):
+            _kind(operand, specs) if value is None else _require("boolean", (operand,), specs)
+            return "boolean"
+        case tree.Case(branches, otherwise):
+            _require("boolean", [condition for condition, _ in branches], specs)
+            return _common([*(result for _, result in branches), otherwise], specs)
+        case tree.Call(name, arguments):
+            return _kind_of_call(FUNCTION_BY_NAME[name], arguments, specs)
+
+
+def _kind_of_call(
+    function: FilterFunction, arguments: tuple[Expression, ...], specs: Mapping[str, ColumnSpec]
+) -> Kind:
+    if function.result == "any":
+        return _common(arguments, specs)
+    _require("number", arguments, specs)
+    for index, argument in enumerate(arguments):
+        parameter = function.parameters[min(index, len(function.parameters) - 1)]
+        constant = normalise(argument)
+        if isinstance(constant, tree.Number) and not parameter.lowest <= constant.value <= parameter.highest:
+            limits = f"{parameter.name} must be in {parameter.lowest:g}..{parameter.highest:g}"
+            raise refusal(
+                f"{function.name} with {parameter.name} = {constant.text}", argument.position, limits
+            )
+    return function.result
+
+
+def _require(kind: Kind, parts: Iterable[Expression], specs: Mapping[str, ColumnSpec]) -> Kind:
+    """The kind, after checking that all parts have it or are NULL."""
+    for part in parts:
+        found = _kind(part, specs)
+        if found not in {kind, "null"}:
+            raise refusal(f"expected a {kind}, found a {found}: {shown(part.text)}", part.position)
+    return kind
+
+
+def _common(parts: Iterable[Expression], specs: Mapping[str, ColumnSpec]) -> Kind:
+    """The one kind that all parts have, NULL apart."""
+    common: Kind = "null"
+    for part in parts:
+        found = _kind(part, specs)
+        if "null" not in (found, common) and found != common:
+            advice = _advice_on_kinds(part, {found, common})
+            raise refusal(f"{found} {shown(part.text)} does not fit a {common}", part.position, advice)
+        common = found if common == "null" else common
+    return common
+
+
+def _advice_on_kinds(part: Expression, kinds: set[Kind]) -> str:
+    if "string" in kinds:
+        return "strings are in single quotes, numbers and columns are not"
+    return "a true/false column stands alone, as in `is_dipole` or `not is_dipole`"
+
+
+# --- normal form ---------------------------------------------------------------------------------------
+
+
+def normalise(node: Expression) -> Expression:
+    """The same condition in one spelling: NOT pushed down, chains flat and sorted, constants worked out.
+
+    Every rewriting holds in three-valued logic, and none repeats a part (that could grow without end).
+    """
+    node = _rebuilt(node, tuple(normalise(child) for child in tree.children(node)))
+    match node:
+        case tree.Negative(tree.Number(value)):
+            return _number(values.negative(values.number(value)), node.position)
+        case tree.Negative(tree.Negative(operand)):
+            return operand
+        case tree.Binary(operator, tree.Number(left), tree.Number(right)):
+            return _number(
+                values.arithmetic(operator, values.number(left), values.number(right)), node.position
+            )
+        case tree.Number(value):
+            return _number(values.number(value), node.position)
+        case tree.Compare():
+            return _ordered(node)
+        case tree.Not(operand):
+            return _negated(operand, node)
+        case tree.And() | tree.Or():
+            return _flat(node)
+        case tree.In(operand, items):
+            return _sorted_items(operand, items, node.position)
+        case _:
+            return node
+
+
+def _number(value: values.Floats | values.Integers, position: int) -> tree.Number | tree.Null:
+    """A constant as a node; whole numbers that float64 holds exactly as integers."""
+    if not values.known(value):
+        return tree.Null(position=position)
+    if isinstance(value, values.Integers):
+        return tree.Number(int(value.values), position=position)
+    number = float(value.values)
+    whole = number.is_integer() and abs(number) <= 2**53
+    return tree.Number(int(number) if whole else number, position=position)
+
+
+def _ordered(node: tree.Compare) -> tree.Compare:
+    """`19 > mag` as `mag < 19`: a constant goes right, else the text that sorts first goes left."""
+    mirrored: dict[tree.Comparison, tree.Comparison] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+    keys = [
+        (not tree.children(n) and not isinstance(n, tree.Column), n.text) for n in (node.left, node.right)
+    ]
+    if keys[0] <= keys[1]:
+        return node
+    operator = mirrored.get(node.operator, node.operator)
+    return tree.Compare(operator, node.right, node.left, position=node.position)
+
+
+def _negated(operand: Expression, node: tree.Not) -> Expression:
+    """NOT of a normal form: into comparisons, AND and OR; else it stays."""
+    match operand:
+        case tree.Not(inner):
+            return inner
+        case tree.Boolean(value):
+            return tree.Boolean(not value, position=node.position)
+        case tree.Null():
+            return operand
+        case tree.Compare(operator, left, right):
+            return tree.Compare(tree.COMPLEMENT[operator], left, right, position=node.position)
+        case tree.And(operands) | tree.Or(operands):
+            other = tree.Or if isinstance(operand, tree.And) else tree.And
+            parts = tuple(_negated(part, tree.Not(part, position=part.position)) for part in operands)
+            return _flat(other(parts, position=node.position))
+        case _:
+            return node
+
+
+def _flat(node: tree.And | tree.Or) -> Expression:
+    """A chain without nesting or repetition, its operands sorted by their text."""
+    parts: list[Expression] = []
+    for operand in node.operands:
+        parts.extend(operand.operands if isinstance(operand, type(node)) else (operand,))
+    operands = tuple(part for _, part in sorted({part.text: part for part in parts}.items()))
+    return operands[0] if len(operands) == 1 else type(node)(operands, position=node.position)
+
+
+def _sorted_items(operand: Expression, items: tuple[Expression, ...], position: int) -> Expression:
+    ordered = tuple(item for _, item in sorted({item.text: item for item in items}.items()))
+    if len(ordered) == 1:
+        return _ordered(tree.Compare("=", operand, ordered[0], position=position))
+    return tree.In(operand, ordered, position=position)

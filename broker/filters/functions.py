@@ -1,0 +1,173 @@
+"""What a filter can call: one function on columns each, and one line each in FILTER_FUNCTIONS.
+
+A function on numbers gets float64 arrays with NaN for NULL, (n,) or () for constants, and returns the
+same; a result that is not finite is NULL. Angles are degrees: `2*arcsec` is 2/3600.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal
+
+import numpy as np
+
+from broker.astro.sky import galactic_latitude_deg, separation_deg
+from broker.filters.values import F64, Value, compare, known, select
+from broker.filters.values import Nothing as NothingValue
+
+Kind = Literal["number", "string", "boolean", "null"]
+
+UNITS = {"degree": 1.0, "arcmin": 1.0 / 60.0, "arcsec": 1.0 / 3600.0}
+"""Names for units of angle, in degrees."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An argument of a function; outside lowest..highest it is refused if constant, else NULL."""
+
+    name: str
+    kind: Literal["number", "any"] = "number"
+    lowest: float = -np.inf
+    highest: float = np.inf
+
+
+@dataclass(frozen=True)
+class FilterFunction:
+    """A function users may call.
+
+    implementation : gets the `reads` columns, then the arguments; arguments of kind "any" come as Value
+    and must all be of one kind, which is then the kind of the result.
+    result : "boolean" results are float64 1, 0 or NaN, as boolean columns are.
+    repeats : the last parameter may be given any number of times.
+    skips_null : if False, one NULL argument makes the result NULL and the function need not care.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    doc: str
+    example: str
+    implementation: Callable[..., Any]
+    result: Literal["number", "boolean", "any"] = "number"
+    reads: tuple[str, ...] = ()
+    repeats: bool = False
+    skips_null: bool = False
+
+    @property
+    def signature(self) -> str:
+        """How to call it, such as 'power(x, y)'."""
+        names = ", ".join(parameter.name for parameter in self.parameters)
+        return f"{self.name}({names}{', ...' if self.repeats else ''})"
+
+
+def round_half_away(x: F64) -> F64:
+    """The nearest whole number, halves away from zero as in SQL.
+
+    >>> round_half_away(np.array([0.5, 1.5, -2.5, 0.49999999999999994])).tolist()
+    [1.0, 2.0, -3.0, 0.0]
+    """
+    whole = np.trunc(x)
+    return np.asarray(np.where(np.abs(x - whole) >= 0.5, whole + np.sign(x), whole))
+
+
+def in_cone(ra: F64, dec: F64, ra0: F64, dec0: F64, radius: F64) -> F64:
+    """1 where a position is within a radius of a place, edge included, else 0.
+
+    ra, dec : (n,) [deg, ICRS];  ra0, dec0, radius : () or (n,) [deg];  NaN in, NaN out.
+    """
+    separation = separation_deg(ra, dec, ra0, dec0)
+    return np.where(np.isnan(separation) | np.isnan(radius), np.nan, separation <= radius)
+
+
+def coalesce(*values: Value) -> Value:
+    """The first value that is not NULL."""
+    return reduce(lambda first, second: select(known(first), first, second), values)
+
+
+def nullif(value: Value, unwanted: Value) -> Value:
+    """The value, NULL where it equals the unwanted one."""
+    return select(compare("=", value, unwanted), NothingValue(), value)
+
+
+_X, _Y, _ANY = Parameter("x"), Parameter("y"), Parameter("value", "any")
+
+FILTER_FUNCTIONS: tuple[FilterFunction, ...] = (
+    FilterFunction("abs", (_X,), "Size without sign.", "abs(gal_b) > 15", np.abs),
+    FilterFunction(
+        "log10", (_X,), "Logarithm to base 10; NULL unless x > 0.", "log10(psf_flux) > 4", np.log10
+    ),
+    FilterFunction("ln", (_X,), "Natural logarithm; NULL unless x > 0.", "ln(psf_flux) > 9", np.log),
+    FilterFunction("exp", (_X,), "e to the power x; NULL on overflow.", "exp(- mag) > 0", np.exp),
+    FilterFunction("sqrt", (_X,), "Square root; NULL below zero.", "sqrt(psf_flux_err) < 10", np.sqrt),
+    FilterFunction(
+        "power",
+        (_X, _Y),
+        "x to the power y; NULL where it is not a finite real number.",
+        "power(10, 2) < psf_flux",
+        np.power,
+    ),
+    FilterFunction("floor", (_X,), "Largest whole number not above x.", "floor(mag) = 18", np.floor),
+    FilterFunction("ceil", (_X,), "Smallest whole number not below x.", "ceil(mag) = 19", np.ceil),
+    FilterFunction(
+        "round", (_X,), "Nearest whole number, halves away from zero.", "round(mag) = 19", round_half_away
+    ),
+    FilterFunction(
+        "least",
+        (_X,),
+        "Smallest of the arguments, leaving NULLs out; NULL if all are NULL.",
+        "least(mag, 19) < 18",
+        lambda *columns: reduce(np.fmin, columns),
+        repeats=True,
+        skips_null=True,
+    ),
+    FilterFunction(
+        "greatest",
+        (_X,),
+        "Largest of the arguments, leaving NULLs out; NULL if all are NULL.",
+        "greatest(mag, 18) > 19",
+        lambda *columns: reduce(np.fmax, columns),
+        repeats=True,
+        skips_null=True,
+    ),
+    FilterFunction(
+        "coalesce",
+        (_ANY,),
+        "First argument that is not NULL.",
+        "coalesce(reliability, 0) > 0.5",
+        coalesce,
+        result="any",
+        repeats=True,
+    ),
+    FilterFunction(
+        "nullif",
+        (_ANY, Parameter("unwanted", "any")),
+        "The value, NULL where it equals the unwanted one.",
+        "nullif(reliability, 0) < 0.5",
+        nullif,
+        result="any",
+    ),
+    FilterFunction(
+        "in_cone",
+        (
+            Parameter("ra0"),
+            Parameter("dec0", lowest=-90, highest=90),
+            Parameter("radius", lowest=0, highest=180),
+        ),
+        "Whether the alert is within a radius of a place (ICRS, degrees); give units as `2*arcsec`.",
+        "in_cone(187.7, 12.39, 2*degree)",
+        in_cone,
+        result="boolean",
+        reads=("ra", "dec"),
+    ),
+    FilterFunction(
+        "galactic_latitude",
+        (),
+        "Galactic latitude of the alert in degrees.",
+        "abs(galactic_latitude()) > 15",
+        galactic_latitude_deg,
+        reads=("ra", "dec"),
+    ),
+)
+
+FUNCTION_BY_NAME = {function.name: function for function in FILTER_FUNCTIONS}

@@ -1,0 +1,398 @@
+"""Text to a whitelisted syntax tree.
+
+Three steps: a lexer of our own refuses every character, word and size that the language does not have,
+with its place; sqlglot then reads the grammar of what is left; and its tree is copied node by node, only
+constructs known here, into the nodes of tree.py. Nothing is ever handed to an SQL engine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple
+
+from sqlglot import exp, parse_one, parser
+from sqlglot.dialects.dialect import Dialect
+from sqlglot.errors import ParseError, SqlglotError
+
+from broker.errors import FilterError
+from broker.filters import tree
+from broker.filters.tree import Arithmetic, Comparison, Expression, refusal, shown
+
+MAX_CHARACTERS = 10_000
+MAX_TOKENS = 2_000
+"""Also bounds the tree, whose nodes take at least a token each, and sqlglot's time: 10-20 us a token."""
+MAX_DEPTH = 64
+MAX_NESTING = 24
+"""Parentheses and CASEs in each other: sqlglot spends some 25 of Python's 1,000 stack frames on each."""
+MAX_NUMBER_CHARACTERS = 40
+MAX_NAME_CHARACTERS = 100
+
+_TOKEN = re.compile(
+    r"(?P<space>[ \t\r\n]+)"
+    r"|(?P<word>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)"
+    r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?![A-Za-z0-9_.'])"
+    r"|(?P<string>'(?:[^']|'')*')"
+    r"|(?P<refused>--|/\*|==|\*\*|//)"
+    r"|(?P<operator><=|>=|<>|!=|[-+*/%=<>(),])"
+)
+
+_REFUSED_SYMBOLS = {
+    "--": "comments are not part of the language; for minus minus leave a space between",
+    "/*": "comments are not part of the language",
+    "==": "write = for equality",
+    "**": "write power(x, y)",
+    "^": "write power(x, y)",
+    "//": "write floor(x / y)",
+    ";": "a filter is one expression, not a statement",
+    '"': "write strings in single quotes and column names without quotes",
+    "`": "write column names without quotes",
+    "'": "the string is not closed",
+    "||": "strings cannot be joined",
+}
+
+_NO_PATTERNS = "compare strings with = or in (...)"
+_NO_QUERIES = "a filter is one condition on one alert, not a query"
+_REFUSED_WORDS = {
+    **dict.fromkeys(("like", "ilike", "rlike", "regexp", "glob", "similar", "escape"), _NO_PATTERNS),
+    **dict.fromkeys(
+        ("select", "from", "where", "with", "union", "exists", "values", "distinct"), _NO_QUERIES
+    ),
+    **dict.fromkeys(("limit", "order", "group", "having", "join", "over", "insert", "drop"), _NO_QUERIES),
+    **dict.fromkeys(
+        ("cast", "interval", "date", "timestamp"), "columns have their types; no conversion exists"
+    ),
+    **dict.fromkeys(("isnull", "notnull", "unknown"), "write `is null` or `is not null`"),
+    "xor": "write (a and not b) or (b and not a)",
+    "symmetric": "write the smaller bound first",
+}
+"""Words of SQL that this language does not have. The tree refuses them too; here they get advice."""
+
+
+class Token(NamedTuple):
+    """A piece of the text: its kind (a group of the lexer), its characters, where it begins."""
+
+    kind: str
+    text: str
+    position: int
+
+
+def _lex(text: str) -> Iterator[Token]:
+    position = 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None or match.lastgroup is None or match.lastgroup == "refused":
+            raise _refused_character(text, position)
+        if match.lastgroup != "space":
+            yield Token(match.lastgroup, match.group(match.lastgroup), position)
+        position = match.end()
+
+
+def _refused_character(text: str, position: int) -> FilterError:
+    if text[position].isdigit() and text[position].isascii():
+        return refusal(
+            f"malformed number {shown(text[position:], 12)}", position, "write it like 12, 0.5 or 1e-3"
+        )
+    symbol = next((s for s in (text[position : position + 2], text[position]) if s in _REFUSED_SYMBOLS), "")
+    if symbol:
+        return refusal(f"unexpected {symbol!r}", position, _REFUSED_SYMBOLS[symbol])
+    return refusal(f"unexpected character {text[position]!a}", position, "it is not part of the language")
+
+
+def _check_token(token: Token, text: str) -> None:
+    """Refuse a token that the language does not have, although it is well formed."""
+    kind, characters, position = token
+    if kind == "number" and len(characters) > MAX_NUMBER_CHARACTERS:
+        raise refusal(f"number of {len(characters)} characters", position, f"at most {MAX_NUMBER_CHARACTERS}")
+    if kind == "word" and len(characters) > MAX_NAME_CHARACTERS:
+        raise refusal(f"name of {len(characters)} characters", position, f"at most {MAX_NAME_CHARACTERS}")
+    if kind == "word" and characters.lower() in _REFUSED_WORDS:
+        raise refusal(f"unexpected {shown(characters)}", position, _REFUSED_WORDS[characters.lower()])
+    if kind == "string":
+        # SQL reads x'ff' and the like as something other than a string.
+        if position and (text[position - 1].isalnum() or text[position - 1] in "_."):
+            raise refusal("string joined to what is before it", position, "leave a space between")
+        if not characters.isprintable():
+            raise refusal("string with an unprintable character", position, "remove it")
+
+
+def _check_nesting(tokens: list[Token]) -> None:
+    """Refuse parentheses and CASEs that do not close or are nested too deep, and long runs of signs."""
+    opened: list[Token] = []
+    run = 0
+    for token in tokens:
+        word = token.text.lower()
+        run = run + 1 if word in {"not", "-", "+"} else 0
+        if word in {"(", "case"}:
+            opened.append(token)
+        elif word in {")", "end"}:
+            if not opened or (opened[-1].text == "(") != (word == ")"):
+                raise refusal(
+                    f"unexpected {shown(token.text)}", token.position, "nothing is open that it closes"
+                )
+            opened.pop()
+        if len(opened) > MAX_NESTING or run > MAX_NESTING:
+            raise refusal(
+                f"nested deeper than {MAX_NESTING} levels", token.position, "write a flatter expression"
+            )
+    if opened:
+        missing = ")" if opened[-1].text == "(" else "end"
+        raise refusal(f"{opened[-1].text!r} is not closed", opened[-1].position, f"add {missing!r}")
+
+
+def tokens(text: str) -> list[Token]:
+    """The text's tokens. Raises FilterError for all that can be refused without knowing the grammar."""
+    if len(text) > MAX_CHARACTERS:
+        raise FilterError(f"the filter has {len(text):,} characters; at most {MAX_CHARACTERS:,} are allowed")
+    found: list[Token] = []
+    for token in _lex(text):
+        _check_token(token, text)
+        found.append(token)
+        if len(found) > MAX_TOKENS:
+            raise refusal(
+                f"more than {MAX_TOKENS:,} words and signs", token.position, "split the filter in two"
+            )
+    if not found:
+        raise FilterError("the filter is empty; write a condition such as mag < 19", 0)
+    _check_nesting(found)
+    return found
+
+
+class _FilterDialect(Dialect):  # type: ignore[misc]  # sqlglot is not followed by mypy
+    """SQL in which no function is special, so that every call reaches us under the name the user wrote."""
+
+    class Parser(parser.Parser):  # type: ignore[misc]
+        FUNCTIONS: ClassVar[dict[str, Any]] = {}
+        FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {}
+        NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
+
+
+def _read_grammar(text: str) -> Any:
+    """The tree sqlglot makes of a text that passed the lexer; its failures as FilterError."""
+    # Each white-space character becomes one blank: sqlglot then reports columns that are indices of the text.
+    line = re.sub(r"[\t\r\n]", " ", text)
+    try:
+        return parse_one(line, into=exp.Condition, dialect=_FilterDialect)
+    except RecursionError:
+        raise FilterError("the filter is nested too deeply; write a flatter expression", 0) from None
+    except ParseError as error:
+        raise _syntax_error(error) from None
+    except (SqlglotError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        raise FilterError(
+            f"the filter cannot be read ({type(error).__name__}); check its grammar", 0
+        ) from None
+
+
+def _syntax_error(error: ParseError) -> FilterError:
+    details: dict[str, Any] = error.errors[0] if error.errors else {}
+    near, column = details.get("highlight") or "", details.get("col")
+    if not isinstance(column, int):
+        return FilterError("the filter's grammar is wrong; write a condition such as mag < 19", 0)
+    position = max(column - len(near), 0)
+    return refusal(f"wrong grammar near {shown(near)}", position, "check what is before and after it")
+
+
+_COMPARISONS: dict[type, Comparison] = {
+    exp.EQ: "=",
+    exp.NEQ: "<>",
+    exp.LT: "<",
+    exp.LTE: "<=",
+    exp.GT: ">",
+    exp.GTE: ">=",
+}
+_ARITHMETIC: dict[type, Arithmetic] = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%"}
+_CONDITIONS = (tree.Compare, tree.Between, tree.In, tree.Is, tree.And, tree.Or, tree.Not)
+
+
+class _Copier:
+    """Copies sqlglot's tree of one text into ours; any construct or argument not named here is refused."""
+
+    def __init__(self, found: list[Token]) -> None:
+        self.depth = 0
+        self.position = 0
+        # sqlglot keeps no place for these words, but they come in reading order.
+        words = (token for token in found if token.kind == "word")
+        self.constants = iter([w.position for w in words if w.text.lower() in {"null", "true", "false"}])
+
+    def copy(self, node: Any) -> Expression:
+        """Our tree of one of sqlglot's."""
+        while type(node) is exp.Paren and _only(node, "this"):
+            node = node.this
+        start = node.meta.get("start") if isinstance(node, exp.Expression) else None
+        self.position = start if isinstance(start, int) else self.position
+        copier = _COPIERS.get(type(node))
+        if copier is None:
+            raise self._refuse(node)
+        self._enter()
+        copied = copier(self, node)
+        self.depth -= 1
+        return copied
+
+    def _enter(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise refusal(f"deeper than {MAX_DEPTH} levels", self.position, "write a flatter expression")
+
+    def _refuse(self, node: Any) -> FilterError:
+        starts = [n.meta["start"] for n in node.walk() if "start" in n.meta] if hasattr(node, "walk") else []
+        position = min(starts, default=self.position)
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(node).__name__).lower()
+        return refusal(f"unsupported construct ({name})", position, "it is not part of the filter language")
+
+    def _parts(self, node: Any, *names: str) -> list[Any]:
+        """The named arguments of a node, which must be all it has."""
+        if not _only(node, *names):
+            raise self._refuse(node)
+        return [node.args.get(name) for name in names]
+
+    def column(self, node: Any) -> tree.Column:
+        parts = [part for part in self._parts(node, "catalog", "db", "table", "this") if part is not None]
+        if any(type(part) is not exp.Identifier or part.args.get("quoted") for part in parts):
+            raise self._refuse(node)
+        starts = [part.meta["start"] for part in parts if "start" in part.meta]
+        self.position = min(starts, default=self.position)
+        return tree.Column(".".join(part.this for part in parts), position=self.position)
+
+    def literal(self, node: Any) -> tree.Number | tree.String:
+        text, is_string = self._parts(node, "this", "is_string")
+        if is_string:
+            return tree.String(text, position=self.position)
+        value = int(text) if text.isdecimal() else float(text)
+        if isinstance(value, int) and value >= 2**63:
+            raise refusal(f"integer {text} does not fit 64 bits", self.position, "write a decimal point")
+        if value == float("inf"):
+            raise refusal(f"number {text} is too large", self.position, "numbers end at 1.8e308")
+        return tree.Number(value, position=self.position)
+
+    def _constant(self) -> int:
+        self.position = next(self.constants, self.position)
+        return self.position
+
+    def null(self, node: Any) -> tree.Null:
+        self._parts(node)
+        return tree.Null(position=self._constant())
+
+    def boolean(self, node: Any) -> tree.Boolean:
+        (value,) = self._parts(node, "this")
+        return tree.Boolean(bool(value), position=self._constant())
+
+    def negative(self, node: Any) -> tree.Negative:
+        operand = self.copy(*self._parts(node, "this"))
+        return tree.Negative(operand, position=operand.position)
+
+    def binary(self, node: Any) -> tree.Binary:
+        left, right = (self.copy(part) for part in self._parts(node, "this", "expression"))
+        return tree.Binary(_ARITHMETIC[type(node)], left, right, position=left.position)
+
+    def compare(self, node: Any) -> tree.Compare:
+        left, right = (self._operand(part) for part in self._parts(node, "this", "expression"))
+        return tree.Compare(_COMPARISONS[type(node)], left, right, position=left.position)
+
+    def _operand(self, node: Any) -> Expression:
+        """An operand of a comparison. `a = b is null` and `1 < x < 2` read two ways, so neither is read."""
+        operand = self.copy(node)
+        if isinstance(operand, _CONDITIONS):
+            raise refusal(
+                "comparison of a condition", operand.position, "join conditions with and / or instead"
+            )
+        return operand
+
+    def _subject(self, node: Any) -> Expression:
+        """What IS, IN or BETWEEN is about; a condition only in parentheses."""
+        return self.copy(node) if type(node) is exp.Paren else self._operand(node)
+
+    def _flat(self, node: Any) -> list[Any]:
+        """The operands of a chain of ANDs or of ORs, without recursion: a chain may be long."""
+        pending, operands = [node], []
+        while pending:
+            part = pending.pop()
+            if type(part) is type(node):
+                pending.extend(reversed(self._parts(part, "this", "expression")))
+            else:
+                operands.append(part)
+        return operands
+
+    def both(self, node: Any) -> tree.And:
+        operands = tuple(self.copy(part) for part in self._flat(node))
+        return tree.And(operands, position=operands[0].position)
+
+    def either(self, node: Any) -> tree.Or:
+        operands = tuple(self.copy(part) for part in self._flat(node))
+        return tree.Or(operands, position=operands[0].position)
+
+    def opposite(self, node: Any) -> tree.Not:
+        operand = self.copy(*self._parts(node, "this"))
+        return tree.Not(operand, position=operand.position)
+
+    def between(self, node: Any) -> tree.Between:
+        subject, low, high = self._parts(node, "this", "low", "high")
+        operand = self._subject(subject)
+        return tree.Between(operand, self._operand(low), self._operand(high), position=operand.position)
+
+    def among(self, node: Any) -> tree.In:
+        subject, items = self._parts(node, "this", "expressions")
+        operand = self._subject(subject)
+        if not items:
+            raise refusal("IN without a list", operand.position, "write x in (1, 2, 3)")
+        return tree.In(operand, tuple(self._operand(item) for item in items), position=operand.position)
+
+    def whether(self, node: Any) -> tree.Is:
+        subject, value = self._parts(node, "this", "expression")
+        operand = self._subject(subject)
+        constant = self.copy(value)
+        if not isinstance(constant, tree.Null | tree.Boolean):
+            raise refusal("IS with a value", constant.position, "write is null, is true or is false")
+        wanted = constant.value if isinstance(constant, tree.Boolean) else None
+        return tree.Is(operand, wanted, position=operand.position)
+
+    def case(self, node: Any) -> tree.Case:
+        if node.args.get("this"):
+            raise refusal(
+                "CASE with an operand", self.copy(node.this).position, "write case when x = 1 then ..."
+            )
+        ifs, default = self._parts(node, "ifs", "default")
+        branches = tuple(self._branch(branch) for branch in ifs)
+        otherwise = self.copy(default) if default is not None else tree.Null(position=self.position)
+        return tree.Case(branches, otherwise, position=branches[0][0].position)
+
+    def _branch(self, node: Any) -> tuple[Expression, Expression]:
+        condition, result = self._parts(node, "this", "true")
+        return self.copy(condition), self.copy(result)
+
+    def call(self, node: Any) -> tree.Call:
+        position = self.position
+        name, arguments = self._parts(node, "this", "expressions")
+        if not isinstance(name, str):
+            raise self._refuse(node)
+        return tree.Call(name, tuple(self.copy(argument) for argument in arguments), position=position)
+
+
+def _only(node: Any, *names: str) -> bool:
+    """Whether a node of sqlglot has no other arguments than the named."""
+    return all(name in names or not value for name, value in node.args.items())
+
+
+_COPIERS: dict[type, Callable[[_Copier, Any], Expression]] = {
+    exp.Column: _Copier.column,
+    exp.Literal: _Copier.literal,
+    exp.Null: _Copier.null,
+    exp.Boolean: _Copier.boolean,
+    exp.Neg: _Copier.negative,
+    **dict.fromkeys(_ARITHMETIC, _Copier.binary),
+    **dict.fromkeys(_COMPARISONS, _Copier.compare),
+    exp.And: _Copier.both,
+    exp.Or: _Copier.either,
+    exp.Not: _Copier.opposite,
+    exp.Between: _Copier.between,
+    exp.In: _Copier.among,
+    exp.Is: _Copier.whether,
+    exp.Case: _Copier.case,
+    exp.Anonymous: _Copier.call,
+}
+"""The whitelist: every construct of sqlglot that may be part of a filter."""
+
+
+def parse(text: str) -> Expression:
+    """The syntax tree of a filter's text, names and types not yet checked; FilterError if refused."""
+    found = tokens(text)
+    return _Copier(found).copy(_read_grammar(text))

@@ -1,0 +1,104 @@
+"""What every function of the filter language keeps, whoever wrote it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from broker.errors import FilterError
+from broker.filters import FILTER_FUNCTIONS, FilterFunction, compile_filter, evaluate
+from broker.filters.tree import Call, walk
+from broker.table import Column, ColumnSpec, Table
+
+COLUMNS = ("ra", "dec", "gal_b", "mag", "psf_flux", "psf_flux_err", "reliability")
+SPECS = {name: ColumnSpec(name, "", "") for name in COLUMNS}
+EXTREMES = [np.nan, 0.0, -0.0, 1.0, -1.0, 0.5, 90.0, -90.0, 360.0, 1e-300, -1e300, 1e308, np.inf, -np.inf]
+
+every_function = pytest.mark.parametrize("function", FILTER_FUNCTIONS, ids=lambda function: function.name)
+
+
+def table(rows: int, fill: float | None = None) -> Table:
+    """Random extremes, or one value everywhere."""
+    rng = np.random.default_rng(3)
+    values = [rng.choice(EXTREMES, rows) if fill is None else np.full(rows, fill) for _ in COLUMNS]
+    return Table([Column(SPECS[name], column) for name, column in zip(COLUMNS, values, strict=True)], rows)
+
+
+def passing(text: str, rows: Table) -> np.ndarray:
+    evaluation = evaluate([compile_filter(text, SPECS)], rows)
+    assert evaluation.failures == {}
+    return evaluation.masks[0]
+
+
+def call(function: FilterFunction, arguments: list[str]) -> str:
+    return f"{function.name}({', '.join(arguments)})"
+
+
+def test_names_are_words_and_no_two_are_alike() -> None:
+    names = [function.name for function in FILTER_FUNCTIONS]
+    assert len(set(names)) == len(names)
+    assert all(name == name.lower() and name.isidentifier() for name in names)
+
+
+@every_function
+def test_it_is_documented_with_an_example_that_uses_it(function: FilterFunction) -> None:
+    assert function.doc.endswith(".")
+    compiled = compile_filter(function.example, SPECS)
+    assert function.name in {node.name for node in walk(compiled.expression) if isinstance(node, Call)}
+    assert set(function.reads) <= compiled.columns
+    assert passing(function.example, table(64)).shape == (64,)
+
+
+@every_function
+def test_each_row_is_judged_alone(function: FilterFunction) -> None:
+    whole = table(64)
+    alone = [
+        passing(function.example, Table([Column(c.spec, c.values[k : k + 1]) for c in whole.values()], 1))[0]
+        for k in range(64)
+    ]
+    assert passing(function.example, whole).tolist() == alone
+
+
+@every_function
+def test_extremes_are_true_false_or_null_and_never_an_error(function: FilterFunction) -> None:
+    arguments = [COLUMNS[k % len(COLUMNS)] for k in range(len(function.parameters))]
+    text = call(function, arguments)
+    test = text if function.result == "boolean" else f"{text} > 0.5"
+    rows = table(500)
+    true, false = passing(test, rows), passing(f"not ({test})", rows)
+    null = passing(f"({test}) is null", rows)
+    assert (true.astype(int) + false + null == 1).all()
+    if function.result != "boolean":
+        assert not passing(f"abs({text}) > 1.7e308", table(4, 1.0)).any()
+
+
+@every_function
+def test_all_null_gives_null(function: FilterFunction) -> None:
+    if not (function.parameters or function.reads):
+        pytest.skip("a constant")
+    text = call(function, ["mag"] * len(function.parameters))
+    assert passing(f"({text}) is null", table(3, np.nan)).all()
+
+
+@every_function
+def test_wrong_numbers_and_kinds_of_arguments_are_refused(function: FilterFunction) -> None:
+    count = len(function.parameters)
+    wrong = [count - 1] if count else []
+    wrong += [] if function.repeats else [count + 1]
+    for number in wrong:
+        with pytest.raises(FilterError, match="arguments at"):
+            compile_filter(f"{call(function, ['mag'] * number)} is null", SPECS)
+    if count and function.result != "any":
+        with pytest.raises(FilterError, match="expected a number"):
+            compile_filter(f"{call(function, [repr('g')] * count)} is null", SPECS)
+
+
+@every_function
+def test_limits_of_constant_arguments_are_checked(function: FilterFunction) -> None:
+    for index, parameter in enumerate(function.parameters):
+        for limit in (parameter.lowest - 1, parameter.highest + 1):
+            arguments = ["1"] * len(function.parameters)
+            arguments[index] = repr(limit)
+            if np.isfinite(limit):
+                with pytest.raises(FilterError, match=parameter.name):
+                    compile_filter(f"{call(function, arguments)} is null", SPECS)

@@ -1,0 +1,110 @@
+"""What every entry of SURVEYS must do, tested before its author writes a test."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from broker.astro.bands import BANDS
+from broker.batch import PACKET_COLUMNS
+from broker.lightcurves import DETECTION, FLAG_OWN, FORCED, LIMIT, POINT
+from broker.surveys.avro import LocalSchemas
+from broker.surveys.base import Source, Survey
+from broker.surveys.catalog import SURVEYS, decode
+from broker.surveys.columns import read_columns
+from broker.surveys.writer import writer_schema
+from tests.unit.surveys.samples import files, lsst_values, messages, ztf_values
+
+
+def _values(survey: Survey) -> list[bytes]:
+    known = {"ztf": ztf_values, "lsst": lsst_values}
+    if survey.name in known:
+        return known[survey.name]()[:40]
+    found = [path.read_bytes() for path in files(f"lsst/{survey.name}")][:40]
+    if not found:
+        pytest.skip(f"no packets of {survey.name} on this machine, and nothing simulates them")
+    return found
+
+
+@pytest.fixture(params=SURVEYS, ids=lambda survey: survey.name)
+def survey(request: pytest.FixtureRequest) -> Survey:
+    found = request.param
+    assert isinstance(found, Survey)
+    return found
+
+
+def test_names_are_unique() -> None:
+    assert len({survey.name for survey in SURVEYS}) == len(SURVEYS)
+
+
+def test_a_survey_is_described(survey: Survey) -> None:
+    assert re.fullmatch(r"[a-z0-9]+", survey.name)
+    assert set(survey.bands) <= set(BANDS)
+    assert survey.required
+    assert survey.normalise.__doc__
+
+
+def test_topics_are_patterns_librdkafka_understands(survey: Survey) -> None:
+    for topic in survey.topics:
+        re.compile(topic)
+        assert topic.startswith("^")
+        assert "\\d" not in topic
+    assert any(re.search(topic, f"{survey.name}_replay") for topic in survey.topics)
+
+
+def test_a_column_is_named_once(survey: Survey) -> None:
+    tables = [survey.layout.alert, *(table.fields for table in survey.layout.children)]
+    for fields in tables:
+        assert len({field.name for field in fields}) == len(fields)
+
+
+def test_every_path_of_the_tables_exists_somewhere(survey: Survey) -> None:
+    decoded = decode(messages(_values(survey)), LocalSchemas())
+    texts = {text for batch in decoded.batches for text in batch.writer_schemas}
+    known = set().union(*(writer_schema(text).paths for text in texts))
+    required = {path for names in survey.required for path in names}
+    assert known & required
+
+
+def test_a_batch_is_whole(survey: Survey) -> None:
+    values = _values(survey)
+    decoded = decode(messages(values), LocalSchemas())
+    batch = next(batch for batch in decoded.batches if batch.survey == survey.name)
+    rows = len(batch)
+    assert list(batch.packet) == [spec.name for spec in PACKET_COLUMNS]
+    assert all(column.shape == (rows,) and column.dtype == np.float64 for column in batch.packet.values())
+    assert not any(np.isinf(column).any() for column in batch.packet.values())
+    assert batch.dia_source_id.dtype == batch.dia_object_id.dtype == batch.ss_object_id.dtype == np.int64
+    assert batch.band.dtype == np.uint8
+    assert batch.flags.dtype == np.uint16
+    assert len(batch.records) == rows
+    assert all(isinstance(record, bytes) for record in batch.records)
+    assert batch.schema_version.all()
+    assert np.isfinite(batch.ra).all()
+    assert len(batch.take(np.arange(rows)[::-1])) == rows
+
+
+def test_points_follow_their_rules(survey: Survey) -> None:
+    decoded = decode(messages(_values(survey)), LocalSchemas())
+    batch = next(batch for batch in decoded.batches if batch.survey == survey.name)
+    points, starts = batch.points.points, batch.points.starts
+    assert points.dtype == POINT
+    assert len(batch.points) == len(batch)
+    own = points[starts[:-1]]
+    assert (own["flags"] & FLAG_OWN != 0).all()
+    assert (points["flags"] & FLAG_OWN != 0).sum() == len(batch)
+    assert own["source_id"].tolist() == batch.dia_source_id.tolist()
+    assert own["kind"].tolist() == [DETECTION] * len(batch)
+    assert set(points["kind"].tolist()) <= {DETECTION, FORCED, LIMIT}
+    assert np.isnan(points["psf_flux"][points["kind"] == LIMIT]).all()
+    assert np.isfinite(points["midpoint_mjd_tai"]).all()
+    assert (points["source_id"][points["kind"] == DETECTION] != 0).all()
+
+
+def test_no_records_make_an_empty_batch(survey: Survey) -> None:
+    nothing = np.zeros(0, dtype=np.int64)
+    batch = survey.normalise(read_columns([], survey.layout), Source([], nothing, nothing, []))
+    assert len(batch) == 0
+    assert len(batch.points.points) == 0
