@@ -1,0 +1,1 @@
+"""Every object's light curve, and the claims that make each alert count once."""

@@ -1,0 +1,291 @@
+"""Joining points into light curves: the same result for any order of arrival and any repetition.
+
+A point's identity is (kind, source id), with the band if it was forced. Of several copies the one in force
+is the withdrawn one, else the alert's own record, else one with an exact time, else the one known first;
+remaining ties go by the values themselves. Its `known_at` is the smallest of all copies. Both are maxima of a
+fixed order, so at most two copies of a point are worth keeping, and which two does not depend on the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from broker.lightcurves import (
+    FLAG_OWN,
+    FLAG_TIME_ASSUMED,
+    FLAG_WITHDRAWN,
+    FORCED,
+    I64,
+    POINT,
+    LightCurves,
+    Points,
+)
+
+F64 = npt.NDArray[np.float64]
+_COMPACT_SLACK = 64
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The light curves of a batch's keys.
+
+    curves  : one row a key, in time order, withdrawn points left out
+    added   : (m,) points to append, by key: `added_starts` (k+1)
+    kept    : (m,) the copies worth keeping of each key, by `kept_starts` (k+1): what a compaction would write
+    """
+
+    curves: LightCurves
+    added: Points
+    added_starts: I64
+    kept: Points
+    kept_starts: I64
+
+
+def merge(stored: LightCurves, fresh: LightCurves) -> Merged:
+    """Join stored and fresh points, key by key.
+
+    stored, fresh : k rows each, in any order, with repetitions
+    """
+    count = len(stored)
+    total = len(stored.points) + len(fresh.points)
+    points = np.empty(total, dtype=POINT)
+    is_fresh = np.empty(total, dtype=np.bool_)
+    starts = np.empty(count + 1, dtype=np.int64)
+    _interleave(stored.points, stored.starts, fresh.points, fresh.starts, points, is_fresh, starts)
+    curve = np.empty(total, dtype=POINT)
+    added = np.empty(total, dtype=POINT)
+    kept = np.empty(total, dtype=POINT)
+    curve_starts, added_starts, kept_starts = (np.zeros(count + 1, dtype=np.int64) for _ in range(3))
+    _merge_rows(points, is_fresh, starts, curve, curve_starts, added, added_starts, kept, kept_starts)
+    return Merged(
+        LightCurves(curve[: curve_starts[-1]], curve_starts),
+        added[: added_starts[-1]],
+        added_starts,
+        kept[: kept_starts[-1]],
+        kept_starts,
+    )
+
+
+def as_known(curves: LightCurves, rows: I64, until_mjd: F64) -> LightCurves:
+    """Light curves of alerts: row `rows[i]` of `curves`, its points up to and including `until_mjd[i]`.
+
+    rows : (n,) int64;  until_mjd : (n,) [MJD TAI]
+    """
+    starts = np.zeros(len(rows) + 1, dtype=np.int64)
+    _count_until(curves.points, curves.starts, rows, until_mjd, starts)
+    points = np.empty(starts[-1], dtype=POINT)
+    _copy_until(curves.points, curves.starts, rows, starts, points)
+    return LightCurves(points, starts)
+
+
+def group(points: LightCurves, key_of_row: I64, keys: int) -> LightCurves:
+    """Regroup rows by key: row j of the result holds the points of every row whose key is j."""
+    lengths = np.diff(points.starts)
+    order = np.argsort(key_of_row, kind="stable")
+    starts = np.zeros(keys + 1, dtype=np.int64)
+    np.add.at(starts, key_of_row + 1, lengths)
+    return LightCurves(points.take(order).points, np.cumsum(starts))
+
+
+def join_blobs(blobs: Sequence[bytes]) -> LightCurves:
+    """Stored light curves from their bytes; a torn tail is dropped."""
+    size = POINT.itemsize
+    whole = [blob if len(blob) % size == 0 else blob[: len(blob) // size * size] for blob in blobs]
+    starts = np.zeros(len(blobs) + 1, dtype=np.int64)
+    np.cumsum([len(blob) // size for blob in whole], out=starts[1:])
+    return LightCurves(np.frombuffer(b"".join(whole), dtype=POINT), starts)
+
+
+def wants_compaction(stored_count: int, kept_count: int) -> bool:
+    """Whether a stored light curve repeats itself enough to be rewritten."""
+    return stored_count > kept_count + kept_count // 4 + _COMPACT_SLACK
+
+
+def warm_up() -> None:
+    """Compile (or load from the cache) every kernel of this file."""
+    one = LightCurves(np.zeros(1, dtype=POINT), np.array([0, 1]))
+    frozen = LightCurves(np.frombuffer(one.points.tobytes(), dtype=POINT), one.starts)
+    as_known(merge(frozen, one).curves, np.array([0]), np.array([1.0]))
+
+
+@numba.njit(cache=True, nogil=True)
+def _interleave(stored, stored_starts, fresh, fresh_starts, points, is_fresh, starts):  # type: ignore[no-untyped-def]
+    at = 0
+    for row in range(len(stored_starts) - 1):
+        starts[row] = at
+        for k in range(stored_starts[row], stored_starts[row + 1]):
+            points[at] = stored[k]
+            is_fresh[at] = False
+            at += 1
+        for k in range(fresh_starts[row], fresh_starts[row + 1]):
+            points[at] = fresh[k]
+            is_fresh[at] = True
+            at += 1
+    starts[-1] = at
+
+
+@numba.njit(cache=True, nogil=True)
+def _identity_order(a, b):  # type: ignore[no-untyped-def]
+    """-1, 0 or 1: order of two points by identity."""
+    if a.source_id != b.source_id:
+        return -1 if a.source_id < b.source_id else 1
+    if a.kind != b.kind:
+        return -1 if a.kind < b.kind else 1
+    if a.kind == FORCED and a.band != b.band:
+        return -1 if a.band < b.band else 1
+    return 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _time_order(a, b):  # type: ignore[no-untyped-def]
+    """-1, 0 or 1: order of two points by time, then kind, then source id, then band."""
+    if a.midpoint_mjd_tai != b.midpoint_mjd_tai:
+        return -1 if a.midpoint_mjd_tai < b.midpoint_mjd_tai else 1
+    if a.kind != b.kind:
+        return -1 if a.kind < b.kind else 1
+    if a.source_id != b.source_id:
+        return -1 if a.source_id < b.source_id else 1
+    if a.band != b.band:
+        return -1 if a.band < b.band else 1
+    return 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _float_order(a, b):  # type: ignore[no-untyped-def]
+    """-1, 0 or 1 of two floats, NaN the smallest."""
+    if a == b or (np.isnan(a) and np.isnan(b)):
+        return 0
+    if np.isnan(a):
+        return -1
+    if np.isnan(b):
+        return 1
+    return -1 if a < b else 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _beats(a, b):  # type: ignore[no-untyped-def]
+    """Whether copy `a` of a point is in force over copy `b`: a total order of their content."""
+    if (a.flags ^ b.flags) & FLAG_WITHDRAWN:
+        return (a.flags & FLAG_WITHDRAWN) != 0
+    if (a.flags ^ b.flags) & FLAG_OWN:
+        return (a.flags & FLAG_OWN) != 0
+    if (a.flags ^ b.flags) & FLAG_TIME_ASSUMED:
+        return (b.flags & FLAG_TIME_ASSUMED) != 0
+    if a.known_at != b.known_at:
+        return a.known_at < b.known_at
+    order = _float_order(a.midpoint_mjd_tai, b.midpoint_mjd_tai)
+    if order == 0:
+        order = _float_order(a.psf_flux, b.psf_flux)
+    if order == 0:
+        order = _float_order(a.psf_flux_err, b.psf_flux_err)
+    if order != 0:
+        return order < 0
+    if a.band != b.band:
+        return a.band < b.band
+    return a.flags < b.flags
+
+
+@numba.njit(cache=True, nogil=True)
+def _known_before(a, b):  # type: ignore[no-untyped-def]
+    """Whether copy `a` was known before copy `b`; equally old copies in the order of `_beats`."""
+    if a.known_at != b.known_at:
+        return a.known_at < b.known_at
+    return _beats(a, b)
+
+
+@numba.njit(cache=True, nogil=True)
+def _sort(points, order, scratch, low, high, by_time):  # type: ignore[no-untyped-def]
+    """Stable merge sort of order[low:high], indices into points."""
+    width = 1
+    while width < high - low:
+        for left in range(low, high, 2 * width):
+            middle = min(left + width, high)
+            right = min(left + 2 * width, high)
+            i, j = left, middle
+            for k in range(left, right):
+                take_left = j >= right
+                if not take_left and i < middle:
+                    a, b = points[order[i]], points[order[j]]
+                    take_left = (_time_order(a, b) if by_time else _identity_order(a, b)) <= 0
+                if take_left:
+                    scratch[k] = order[i]
+                    i += 1
+                else:
+                    scratch[k] = order[j]
+                    j += 1
+        for k in range(low, high):
+            order[k] = scratch[k]
+        width *= 2
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_rows(  # type: ignore[no-untyped-def]
+    points, is_fresh, starts, curve, curve_starts, added, added_starts, kept, kept_starts
+):
+    order = np.arange(len(points))
+    scratch = np.empty(len(points), dtype=np.int64)
+    merged = np.empty(len(points), dtype=points.dtype)
+    n_curve = n_added = n_kept = 0
+    for row in range(len(starts) - 1):
+        low, high = starts[row], starts[row + 1]
+        _sort(points, order, scratch, low, high, False)
+        n_merged = 0
+        i = low
+        while i < high:
+            best = oldest = order[i]
+            j = i + 1
+            while j < high and _identity_order(points[order[i]], points[order[j]]) == 0:
+                if _beats(points[order[j]], points[best]):
+                    best = order[j]
+                if _known_before(points[order[j]], points[oldest]):
+                    oldest = order[j]
+                j += 1
+            kept[n_kept] = points[best]
+            n_kept += 1
+            if is_fresh[best]:
+                added[n_added] = points[best]
+                n_added += 1
+            if points[oldest].known_at != points[best].known_at:
+                kept[n_kept] = points[oldest]
+                n_kept += 1
+                if is_fresh[oldest]:
+                    added[n_added] = points[oldest]
+                    n_added += 1
+            if not points[best].flags & FLAG_WITHDRAWN:
+                merged[n_merged] = points[best]
+                merged[n_merged].known_at = points[oldest].known_at
+                n_merged += 1
+            i = j
+        by_time = np.arange(n_merged)
+        _sort(merged, by_time, scratch, 0, n_merged, True)
+        for k in range(n_merged):
+            curve[n_curve] = merged[by_time[k]]
+            n_curve += 1
+        curve_starts[row + 1], added_starts[row + 1], kept_starts[row + 1] = n_curve, n_added, n_kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_until(points, starts, rows, until, out):  # type: ignore[no-untyped-def]
+    for i in range(len(rows)):
+        low, high = starts[rows[i]], starts[rows[i] + 1]
+        end = low
+        while low < high:
+            middle = (low + high) // 2
+            if points[middle].midpoint_mjd_tai <= until[i]:
+                low = middle + 1
+            else:
+                high = middle
+        out[i + 1] = out[i] + low - end
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy_until(points, starts, rows, out_starts, out):  # type: ignore[no-untyped-def]
+    for i in range(len(rows)):
+        first = starts[rows[i]]
+        for k in range(out_starts[i + 1] - out_starts[i]):
+            out[out_starts[i] + k] = points[first + k]

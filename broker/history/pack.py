@@ -1,0 +1,79 @@
+"""The layout of what we keep in Redis, to the byte. Layout version: 1.
+
+`lc:{<key>}`       a string: 32-byte points (broker.lightcurves.POINT, little-endian) one after another
+    0  f8 midpoint_mjd_tai   8  i8 source_id   16 f4 psf_flux   20 f4 psf_flux_err
+    24 u4 known_at           28 u1 band        29 u1 kind       30 u2 flags
+`claims:{<survey>:<bucket>}`  a hash: field = 8 bytes diaSourceId (big-endian), value = 24 bytes
+    0  4 bytes of BLAKE2b of the topic's name   4 u2 partition   6 u8 offset   14 u2 index
+    16 first 8 bytes of SHA-256 of the record     then 4 bytes for each filter that published it
+`layout`           the layout version
+
+Ids of neighbouring exposures share their high bits, so a bucket is the claims of about one exposure, spread
+over 32: small enough for Redis to keep it as a compact list, and idle (so expiring) once the night is over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from functools import lru_cache
+
+import numpy as np
+
+from broker.lightcurves import POINT, Points
+
+LAYOUT_VERSION = b"1"
+CLAIM_BYTES = 24
+_POSITION = struct.Struct(">4sHQH")
+_ID = struct.Struct(">q")
+_BUCKET_SHIFT = 34
+_BUCKET_SPREAD = 31
+
+
+def curve_key(key: bytes) -> bytes:
+    """Redis key of an object's light curve."""
+    return b"lc:{" + key + b"}"
+
+
+def claim_bucket(survey: str, dia_source_id: int) -> bytes:
+    """Redis key of the hash that holds an alert's claim."""
+    return b"claims:{%s:%x:%x}" % (
+        survey.encode(),
+        dia_source_id >> _BUCKET_SHIFT,
+        dia_source_id & _BUCKET_SPREAD,
+    )
+
+
+def claim_field(dia_source_id: int) -> bytes:
+    """The field of an alert's claim in its bucket."""
+    return _ID.pack(dia_source_id)
+
+
+def claim_value(topic: str, partition: int, offset: int, index: int, record_sha256: bytes) -> bytes:
+    """What claims an alert for one position: the position and the content's hash, 24 bytes."""
+    return _POSITION.pack(_topic_hash(topic), partition, offset, index) + record_sha256[:8]
+
+
+def same_position(claim: bytes, other: bytes) -> bool:
+    """Whether two claims are of one position: then the second is our own retry."""
+    return claim[: _POSITION.size] == other[: _POSITION.size]
+
+
+def same_content(claim: bytes, other: bytes) -> bool:
+    """Whether two claims are of records with equal bytes."""
+    return claim[_POSITION.size : CLAIM_BYTES] == other[_POSITION.size : CLAIM_BYTES]
+
+
+def pack_filters(filter_epochs: list[int]) -> bytes:
+    """The tail of a claim: the filters (by the epoch of their version) that published the alert."""
+    return struct.pack(f">{len(filter_epochs)}I", *filter_epochs)
+
+
+def unpack_points(blob: bytes) -> Points:
+    """The points of a stored light curve; a torn tail (never written by us) is dropped."""
+    return np.frombuffer(blob, dtype=POINT, count=len(blob) // POINT.itemsize)
+
+
+@lru_cache(maxsize=4096)
+def _topic_hash(topic: str) -> bytes:
+    return hashlib.blake2b(topic.encode(), digest_size=4).digest()

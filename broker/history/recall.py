@@ -1,0 +1,206 @@
+"""The history stage: which alerts are new, and what was known of their objects up to each of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from broker.batch import SS_ASSOCIATED, AlertBatch
+from broker.config import HistorySettings
+from broker.history import pack
+from broker.history.base import Addition, Claim, HistoryStore
+from broker.history.merge import Merged, as_known, group, join_blobs, merge, wants_compaction
+from broker.lightcurves import DETECTION, FLAG_OWN, I64, POINT, LightCurves
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Dedupe:
+    """What the claims say of a batch: an alert is fresh, a duplicate, or a duplicate with other content.
+
+    fresh, changed : (n,);  an alert that is neither is a plain duplicate
+    claims : each alert's own claim;  record_sha256 : hexadecimal digests of the records
+    """
+
+    fresh: Bools
+    changed: Bools
+    claims: list[Claim]
+    record_sha256: list[bytes]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """A batch's fresh alerts with their light curves, and what the store must still be told.
+
+    keys : (n,) history keys, also the Kafka keys of what is published
+    curves : n light curves, points up to each alert's own midpoint;  history_incomplete : (n,)
+    """
+
+    batch: AlertBatch
+    keys: list[bytes]
+    record_sha256: list[bytes]
+    claims: list[Claim]
+    curves: LightCurves
+    history_incomplete: Bools
+    additions: list[Addition]
+    server: str
+    dropped_points: int
+
+
+def history_keys(batch: AlertBatch) -> list[bytes]:
+    """Each alert's object: its diaObject, else its solar-system object, else the detection alone.
+
+    Id 0 means there is none and is never a key: it would merge strangers.
+    """
+    survey = batch.survey.encode()
+    rows = zip(
+        batch.dia_object_id.tolist(), batch.ss_object_id.tolist(), batch.dia_source_id.tolist(), strict=True
+    )
+    return [
+        b"%s:%d" % (survey, dia_object)
+        if dia_object
+        else (b"ss:%d" % ss_object if ss_object else b"src:%d" % source)
+        for dia_object, ss_object, source in rows
+    ]
+
+
+def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) -> tuple[Dedupe, Recall]:
+    """Open a batch: one round trip to the store, then everything in memory.  Raises RetryBatch."""
+    digests = [hashlib.sha256(record) for record in batch.records]
+    claims = _claims(batch, [digest.digest() for digest in digests])
+    keys = history_keys(batch)
+    also = _solar_system_rows(batch, keys)
+    asked = list(dict.fromkeys([*keys, *(key for _, key in also)]))
+    opened = store.open(claims, [pack.curve_key(key) for key in asked])
+    dedupe = _judge_claims(claims, opened.claims, [digest.hexdigest().encode() for digest in digests])
+    fresh = np.flatnonzero(dedupe.fresh)
+    also = [(row, key) for row, key in also if dedupe.fresh[row]]
+    number = {key: index for index, key in enumerate(asked)}
+    rows = np.array([number[keys[row]] for row in fresh], dtype=np.int64)
+    new = _points_by_key(batch, fresh, rows, [(row, number[key]) for row, key in also], len(asked))
+    stored = join_blobs(opened.curves)
+    merged = merge(stored, new)
+    additions, dropped = _additions(asked, opened.curves, stored, merged, settings.max_points)
+    kept = batch.take(fresh)
+    curves = as_known(merged.curves, rows, kept.midpoint_mjd_tai)
+    return dedupe, Recall(
+        kept,
+        [keys[row] for row in fresh],
+        [dedupe.record_sha256[row] for row in fresh],
+        [claims[row] for row in fresh],
+        curves,
+        _begins_midlife(curves.points, curves.starts),
+        additions,
+        opened.server,
+        dropped,
+    )
+
+
+def claims_with_filters(recall: Recall, hits: Bools, epochs: Sequence[int]) -> list[Claim]:
+    """The claims of the alerts that passed a filter, with those filters noted: a retraction's addresses.
+
+    hits : (filters, n);  epochs : (filters,) the control epoch of each filter's version
+    """
+    return [
+        Claim(claim.bucket, claim.field, claim.value + pack.pack_filters([epochs[f] for f in passed.tolist()]))
+        for row in np.flatnonzero(hits.any(axis=0)).tolist()
+        for claim, passed in [(recall.claims[row], np.flatnonzero(hits[:, row]))]
+    ]
+
+
+def outcome_counts(dedupe: Dedupe) -> Counter[str]:
+    """How many alerts were fresh, changed and plain duplicates."""
+    fresh, changed = int(dedupe.fresh.sum()), int(dedupe.changed.sum())
+    return Counter(fresh=fresh, changed=changed, duplicate=len(dedupe.fresh) - fresh - changed)
+
+
+def warm_up() -> None:
+    """Compile (or load from the cache) the kernel of this file."""
+    _begins_midlife(np.zeros(1, dtype=POINT), np.array([0, 1]))
+
+
+def _claims(batch: AlertBatch, digests: Sequence[bytes]) -> list[Claim]:
+    rows = zip(
+        batch.dia_source_id.tolist(), batch.message.tolist(), batch.index.tolist(), digests, strict=True
+    )
+    return [
+        Claim(
+            pack.claim_bucket(batch.survey, source),
+            pack.claim_field(source),
+            pack.claim_value(message.topic, message.partition, message.offset, index, digest),
+        )
+        for source, number, index, digest in rows
+        for message in [batch.messages[number]]
+    ]
+
+
+def _judge_claims(claims: Sequence[Claim], held: Sequence[bytes], digests: list[bytes]) -> Dedupe:
+    fresh = np.array(
+        [pack.same_position(c.value, h) for c, h in zip(claims, held, strict=True)], dtype=np.bool_
+    )
+    same = np.array(
+        [pack.same_content(c.value, h) for c, h in zip(claims, held, strict=True)], dtype=np.bool_
+    )
+    return Dedupe(fresh, ~fresh & ~same, list(claims), digests)
+
+
+def _solar_system_rows(batch: AlertBatch, keys: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    """(row, second key) of detections that belong to a solar-system object as well as to a place."""
+    rows = np.flatnonzero((batch.solar_system_status == SS_ASSOCIATED) & (batch.ss_object_id != 0))
+    seconds = [(int(row), b"ss:%d" % int(batch.ss_object_id[row])) for row in rows]
+    return [(row, key) for row, key in seconds if key != keys[row]]
+
+
+def _points_by_key(
+    batch: AlertBatch, fresh: I64, rows: I64, also: Sequence[tuple[int, int]], keys: int
+) -> LightCurves:
+    """Points the fresh alerts bring, by key; a second key gets the detection alone, not its place's past."""
+    packets = batch.points.take(fresh)
+    own = batch.points.points[batch.points.starts[[row for row, _ in also]]]
+    lengths = np.concatenate([np.diff(packets.starts), np.ones(len(also), dtype=np.int64)])
+    together = LightCurves(
+        np.concatenate([packets.points, own]), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    )
+    return group(together, np.concatenate([rows, [key for _, key in also]]).astype(np.int64), keys)
+
+
+def _additions(
+    keys: Sequence[bytes], blobs: Sequence[bytes], stored: LightCurves, merged: Merged, max_points: int
+) -> tuple[list[Addition], int]:
+    """What to store of each key, and how many old points had to be dropped to stay below the cap."""
+    additions: list[Addition] = []
+    dropped = 0
+    stored_counts, kept_counts = np.diff(stored.starts), np.diff(merged.kept_starts)
+    added_counts = np.diff(merged.added_starts)
+    for row in np.flatnonzero(added_counts).tolist():
+        low, high = merged.kept_starts[row], merged.kept_starts[row + 1]
+        key = pack.curve_key(keys[row])
+        total = stored_counts[row] + added_counts[row]
+        if kept_counts[row] > max_points or wants_compaction(int(total), int(kept_counts[row])):
+            kept = merged.kept[low:high]
+            newest = np.argsort(kept["midpoint_mjd_tai"], kind="stable")[-max_points:]
+            dropped += len(kept) - len(newest)
+            additions.append(Addition(key, kept[np.sort(newest)].tobytes(), len(blobs[row])))
+        else:
+            points = merged.added[merged.added_starts[row] : merged.added_starts[row + 1]]
+            additions.append(Addition(key, points.tobytes()))
+    return additions, dropped
+
+
+@numba.njit(cache=True, nogil=True)
+def _begins_midlife(points, starts):  # type: ignore[no-untyped-def]
+    """Whether the earliest detection known is a packet's copy: we did not see that alert ourselves."""
+    result = np.zeros(len(starts) - 1, dtype=np.bool_)
+    for row in range(len(starts) - 1):
+        for k in range(starts[row], starts[row + 1]):
+            if points[k].kind == DETECTION:
+                result[row] = (points[k].flags & FLAG_OWN) == 0
+                break
+    return result
