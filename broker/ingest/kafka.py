@@ -1,0 +1,243 @@
+"""Alerts in from Kafka: a member of the consumer group that knows which offsets each batch covers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka import Message as KafkaMessage
+
+from broker.config import KafkaSettings, RunSettings
+from broker.errors import RetryBatch, WorkerFenced
+from broker.kafka import PartitionKey, consumer_options
+from broker.message import Message
+
+log = logging.getLogger(__name__)
+
+SESSION_TIMEOUT_MS = 6000
+_CHUNK = 250
+_CALL_TIMEOUT_S = 10.0
+_COMMIT_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Range:
+    """The offsets of one partition that a batch covers: [before, after), `expired` of them never seen."""
+
+    topic: str
+    partition: int
+    before: int
+    after: int
+    expired: int
+
+
+@dataclass(frozen=True)
+class Polled:
+    """A batch of messages and exactly the offsets that it accounts for (some may hold no message)."""
+
+    messages: list[Message] = field(default_factory=list)
+    ranges: list[Range] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.ranges)
+
+
+class KafkaInput:
+    """One static member of the pipeline's consumer group.
+
+    Offsets are never committed here: the producer's transaction does it with `offsets` and `metadata`.
+    A partition that is taken away between two polls takes its unprocessed messages with it; one that
+    is given starts at its committed offset.
+    """
+
+    def __init__(self, kafka: KafkaSettings, run: RunSettings, instance_id: str) -> None:
+        self._run = run
+        self._positions: dict[PartitionKey, int] = {}
+        self._resume: dict[PartitionKey, int] = {}
+        self._disturbed: set[PartitionKey] = set()
+        self.assigned = False
+        self._consumer = Consumer(
+            consumer_options(
+                kafka,
+                **{
+                    "group.id": run.group,
+                    "group.instance.id": instance_id,
+                    "partition.assignment.strategy": "cooperative-sticky",
+                    "session.timeout.ms": SESSION_TIMEOUT_MS,
+                    "heartbeat.interval.ms": 1500,
+                    "enable.partition.eof": True,
+                },
+            )
+        )
+        self._consumer.subscribe(
+            list(run.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    def poll(self) -> Polled:
+        """The next batch: what is here within run.poll_ms, more if there is a backlog.
+
+        Raises WorkerFenced when another process took this member's place.
+        """
+        self._disturbed.clear()
+        messages: list[KafkaMessage] = []
+        size, timeout = 0, self._run.poll_ms / 1000
+        while len(messages) < self._run.batch_max and size < self._run.batch_max_mib << 20:
+            chunk = self._consume(min(_CHUNK, self._run.batch_max - len(messages)), timeout)
+            if not chunk:
+                break
+            messages += chunk
+            size += sum(len(message) for message in chunk)
+            timeout = 0.0 if len(messages) >= self._run.batch_min else timeout
+        return self._account(messages)
+
+    def rewind(self) -> None:
+        """Go back to the committed offsets; what was polled since comes again.  Raises RetryBatch."""
+        try:
+            self._start_at_committed(list(self._positions), self._consumer.seek)
+        except KafkaException as error:
+            raise RetryBatch(f"cannot go back to the committed offsets: {error.args[0].str()}") from error
+
+    @staticmethod
+    def offsets(polled: Polled) -> list[TopicPartition]:
+        """The positions to commit with a batch."""
+        return [TopicPartition(item.topic, item.partition, item.after) for item in polled.ranges]
+
+    def metadata(self) -> Any:
+        """The group's metadata, for the producer's transaction."""
+        return self._consumer.consumer_group_metadata()
+
+    def close(self) -> None:
+        """Leave; as a static member its partitions stay its own until the session times out."""
+        self._consumer.close()
+
+    def _consume(self, count: int, timeout_s: float) -> list[KafkaMessage]:
+        try:
+            raw = self._consumer.consume(count, timeout_s)
+        except KafkaException as error:
+            raise WorkerFenced(f"the consumer failed for good: {error.args[0].str()}") from error
+        messages = []
+        for message in raw:
+            trouble = message.error()
+            if trouble is None:
+                messages.append(message)
+            elif trouble.code() == KafkaError._PARTITION_EOF:
+                self._at_end(message)
+            elif trouble.fatal() or trouble.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+                raise WorkerFenced(f"another worker took this slot: {trouble.str()}")
+            elif trouble.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:  # a pattern without a topic so far
+                log.warning("consumer: %s", trouble.str())
+        return messages
+
+    def _at_end(self, message: KafkaMessage) -> None:
+        """The end may lie past records we never see (transaction markers): it counts as read up to there."""
+        key = (message.topic(), message.partition())
+        if key in self._positions and key not in self._disturbed:
+            self._resume[key] = message.offset()
+
+    def _account(self, raw: Sequence[KafkaMessage]) -> Polled:
+        """Messages of partitions that stayed ours throughout, and the ranges they and the ends cover."""
+        messages = [m for m in raw if self._ours((m.topic(), m.partition()))]
+        first: dict[PartitionKey, int] = {}
+        after = {key: end for key, end in self._resume.items() if self._ours(key)}
+        self._resume.clear()
+        for message in messages:
+            key = (message.topic(), message.partition())
+            first.setdefault(key, message.offset())
+            after[key] = max(message.offset() + 1, after.get(key, 0))
+        ranges = [
+            Range(*key, before, after[key], self._expired(key, before, first.get(key, after[key])))
+            for key, before in self._positions.items()
+            if after.get(key, before) > before
+        ]
+        self._positions.update({(item.topic, item.partition): item.after for item in ranges})
+        self._restart(set(self._disturbed))
+        return Polled([_message(message) for message in messages], ranges)
+
+    def _ours(self, key: PartitionKey) -> bool:
+        return key in self._positions and key not in self._disturbed
+
+    def _restart(self, disturbed: set[PartitionKey]) -> None:
+        """A partition that was taken and given back within one poll is read again from its commit."""
+        again = [key for key in disturbed if key in self._positions]
+        if again:
+            self._start_at_committed(again, self._consumer.seek)
+
+    def _expired(self, key: PartitionKey, expected: int, found: int) -> int:
+        """Records between two positions that are gone because retention outran us."""
+        if found <= expected:
+            return 0
+        low, _ = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
+        return max(0, min(int(low), found) - expected)
+
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self.assigned = True
+        keys = [(part.topic, part.partition) for part in partitions]
+        starts = self._committed(keys)
+        self._positions.update(starts)
+        self._consumer.incremental_assign([TopicPartition(*key, offset) for key, offset in starts.items()])
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        for part in partitions:
+            key = (part.topic, part.partition)
+            self._disturbed.add(key)
+            self._positions.pop(key, None)
+            self._resume.pop(key, None)
+
+    def _start_at_committed(self, keys: Sequence[PartitionKey], move: Any) -> None:
+        for key, offset in self._committed(keys).items():
+            move(TopicPartition(*key, offset))
+            self._positions[key] = offset
+            self._resume.pop(key, None)
+
+    def _committed(self, keys: Sequence[PartitionKey]) -> dict[PartitionKey, int]:
+        """Where each partition goes on: its committed offset, else its first record."""
+        if not keys:
+            return {}
+        starts = {}
+        for part in self._stable_commits([TopicPartition(*key) for key in keys]):
+            key = (part.topic, part.partition)
+            starts[key] = part.offset if part.offset >= 0 else self._low(key)
+        return starts
+
+    def _stable_commits(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
+        """Committed offsets; those in a dead worker's open transaction are waited for until it is aborted."""
+        deadline = time.monotonic() + _COMMIT_PATIENCE_S
+        while True:
+            try:
+                parts = self._consumer.committed(wanted, timeout=_CALL_TIMEOUT_S)
+                unsettled = [part.error for part in parts if part.error is not None]
+                if not unsettled:
+                    return list(parts)
+                trouble = unsettled[0]
+            except KafkaException as error:
+                trouble = error.args[0]
+            if time.monotonic() > deadline:
+                raise KafkaException(trouble)
+            time.sleep(0.1)
+
+    def _low(self, key: PartitionKey) -> int:
+        low, _ = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=_CALL_TIMEOUT_S)
+        return int(low)
+
+
+def _message(raw: KafkaMessage) -> Message:
+    kind, timestamp = raw.timestamp()
+    return Message(
+        raw.topic(),
+        raw.partition(),
+        raw.offset(),
+        0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp,
+        raw.value() or b"",
+        raw.key(),
+        tuple((name, value or b"") for name, value in raw.headers() or ()),
+    )

@@ -1,0 +1,118 @@
+"""Packets out to Kafka: one transaction a batch, with the batch's input offsets in it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from broker.config import KafkaSettings
+from broker.errors import RetryBatch, WorkerFenced
+from broker.kafka import producer_options
+from broker.message import Packet
+
+log = logging.getLogger(__name__)
+
+TRANSACTION_TIMEOUT_MS = 10000
+_CALL_TIMEOUT_S = 15.0
+_PATIENCE_S = 120.0
+_POLL_EVERY = 500
+
+
+class DeliveryFailed(RetryBatch):
+    """Topics that could not be written to: the transaction was aborted, the batch must be done again."""
+
+    def __init__(self, failures: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{topic}: {why}" for topic, why in failures.items()))
+        self.failures = failures
+
+
+class KafkaOutput:
+    """The transactional producer of one worker slot."""
+
+    def __init__(self, kafka: KafkaSettings, transactional_id: str) -> None:
+        self._failures: dict[str, str] = {}
+        self._producer = Producer(
+            producer_options(
+                kafka,
+                **{
+                    "transactional.id": transactional_id,
+                    "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                    "delivery.report.only.error": True,
+                    "linger.ms": 20,
+                    "batch.size": 1024 * 1024,
+                },
+            )
+        )
+        self._patiently(lambda: self._producer.init_transactions(_CALL_TIMEOUT_S), "init_transactions")
+
+    def transact(self, packets: Sequence[Packet], offsets: list[TopicPartition], group: Any) -> None:
+        """Publish everything and commit the offsets, or neither.
+
+        Raises RetryBatch (aborted: rewind and do the batch again), its kind DeliveryFailed with the topics
+        at fault, or WorkerFenced (leave this process).
+        """
+        self._failures = {}
+        try:
+            self._producer.begin_transaction()
+            self._produce(packets)
+            self._patiently(
+                lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_TIMEOUT_S), "offsets"
+            )
+            self._patiently(lambda: self._producer.commit_transaction(_CALL_TIMEOUT_S), "commit")
+        except KafkaException as error:
+            self._abort(error.args[0])
+
+    def close(self) -> None:
+        """Let go; anything unfinished was never visible."""
+        self._producer.purge()
+        self._producer.flush(1.0)
+
+    def _produce(self, packets: Sequence[Packet]) -> None:
+        for number, packet in enumerate(packets):
+            while True:
+                try:
+                    self._producer.produce(
+                        packet.topic,
+                        packet.value,
+                        packet.key,
+                        headers=list(packet.headers) or None,
+                        on_delivery=self._on_delivery,
+                    )
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+            if number % _POLL_EVERY == 0:
+                self._producer.poll(0)
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+            self._failures.setdefault(message.topic(), error.str())
+
+    def _patiently(self, call: Callable[[], None], what: str) -> None:
+        """Repeat a call while the client says that repeating it is right."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return call()
+            except KafkaException as error:
+                cause = error.args[0]
+                if not cause.retriable() or time.monotonic() > deadline:
+                    raise
+                log.warning("%s: %s; trying again", what, cause.str())
+                self._producer.poll(0.1)
+
+    def _abort(self, cause: KafkaError) -> None:
+        if cause.fatal() or cause.code() == KafkaError._FENCED:
+            raise WorkerFenced(f"the producer failed for good: {cause.str()}")
+        try:
+            self._patiently(lambda: self._producer.abort_transaction(_CALL_TIMEOUT_S), "abort")
+        except KafkaException as error:
+            raise WorkerFenced(f"a transaction could not be aborted: {error.args[0].str()}") from error
+        self._producer.poll(0)
+        if self._failures:
+            raise DeliveryFailed(dict(self._failures))
+        raise RetryBatch(f"the transaction was aborted: {cause.str()}")

@@ -1,0 +1,258 @@
+"""From a judged batch to what goes out: the slim alert, the hits of each filter, the dead letters."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fastavro
+import numpy as np
+import numpy.typing as npt
+
+from broker import __version__
+from broker.astro.bands import BANDS
+from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
+from broker.astro.times import mjd_tai_to_unix_s
+from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, AlertBatch
+from broker.filters.model import Filter
+from broker.lightcurves import FLAG_PRIVATE, LightCurves
+from broker.message import Message, Packet, Reject
+from broker.publish import records
+from broker.publish.rows import RowWriter
+from broker.table import ColumnSpec
+from broker.topics import DEAD_LETTERS, alerts_topic
+
+F64 = npt.NDArray[np.float64]
+MAX_LETTER_BYTES = 16 * 1024 * 1024
+_BAND_WORDS = tuple(name.encode() for name in BANDS)
+_STATUS_WORDS = tuple(name.encode() for name in SOLAR_SYSTEM_STATUS)
+
+
+def _wire_columns() -> tuple[ColumnSpec, ...]:
+    """Packet columns published under `packet`; the solar-system block has a record of its own."""
+    return tuple(spec for spec in PACKET_COLUMNS if "." not in spec.name)
+
+
+PUBLISHED_PACKET_COLUMNS = _wire_columns()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A batch after its last stage: all that a message about its alerts says.
+
+    keys : (n,) Kafka keys (the history keys);  hits : (filters, n) bool;  curves : n light curves as known
+    record_sha256 : (n,) hexadecimal digests of the original records
+    """
+
+    batch: AlertBatch
+    keys: Sequence[bytes]
+    record_sha256: Sequence[bytes]
+    curves: LightCurves
+    features: F64
+    scores: F64
+    hits: npt.NDArray[np.bool_]
+    history_incomplete: npt.NDArray[np.bool_]
+
+
+class PacketWriter:
+    """Turns judged batches into packets; knows the schemas, and which of them are still unannounced."""
+
+    def __init__(
+        self,
+        feature_specs: Sequence[ColumnSpec],
+        score_specs: Sequence[ColumnSpec],
+        *,
+        feature_set: str,
+        model: tuple[str, str],
+        publish_private: bool = False,
+    ) -> None:
+        self._fields = records.alert_fields(PUBLISHED_PACKET_COLUMNS, feature_specs, score_specs)
+        self._alert_schema = records.canonical(records.alert_schema(self._fields))
+        self._feature_set = feature_set.encode()
+        self._model = (model[0].encode(), model[1].encode())
+        self._publish_private = publish_private
+        self._hit_schemas: dict[tuple[str, str], str] = {}
+        self.schemas: dict[int, str] = {}
+        """Every schema a packet of ours may refer to so far, by id; announce them before sending."""
+        for schema in (self._alert_schema, records.canonical(records.LEDGER_SCHEMA)):
+            self._known(schema)
+        self._known(records.canonical(records.NOTICE_SCHEMA))
+
+    def alerts(self, judged: Judged, filters: Sequence[Filter], epoch: int) -> list[Packet]:
+        """One packet an alert, then one for each hit of each filter, in the order of the alerts."""
+        batch = judged.batch
+        if len(batch) == 0:
+            return []
+        slim = self._slim(judged, filters, epoch)
+        head = records.frame(self._known(self._alert_schema))
+        topic = alerts_topic(batch.survey)
+        packets = [Packet(topic, key, head + body) for key, body in zip(judged.keys, slim, strict=True)]
+        return packets + self._hits(judged, filters, slim)
+
+    def _hits(self, judged: Judged, filters: Sequence[Filter], slim: list[bytes]) -> list[Packet]:
+        passed = judged.hits
+        rich = [i for i, item in enumerate(filters) if item.payload != "light"]
+        curves = self._curves(judged, np.asarray(passed[rich].any(axis=0))) if rich else {}
+        packets = []
+        for number, item in enumerate(filters):
+            tail = _filter_tail(item)
+            for row in np.flatnonzero(passed[number]).tolist():
+                curve = b"" if item.payload == "light" else curves[row]
+                value = self._hit(judged, item, slim[row] + tail + curve, row)
+                packets.append(Packet(item.topic, judged.keys[row], value))
+        return packets
+
+    def _hit(self, judged: Judged, item: Filter, body: bytes, row: int) -> bytes:
+        original = ""
+        if item.payload == "full":
+            original = judged.batch.writer_schemas[judged.batch.writer_schema[row]]
+        key = (item.payload, original)
+        if key not in self._hit_schemas:
+            schema = records.hit_schema(self._fields, item.payload, original)
+            self._hit_schemas[key] = records.canonical(schema) if not original else json.dumps(schema)
+        first = judged.batch.records[row] if original else b""
+        return records.frame(self._known(self._hit_schemas[key])) + first + body
+
+    def _curves(self, judged: Judged, rows: npt.NDArray[np.bool_]) -> dict[int, bytes]:
+        """Encoded light curves of some rows, private points left out."""
+        index = np.flatnonzero(rows)
+        curves = judged.curves.take(index)
+        if not self._publish_private:
+            curves = without_private(curves)
+        writer = RowWriter(len(index))
+        writer.light_curves(curves)
+        return dict(zip(index.tolist(), writer.encode(), strict=True))
+
+    def _known(self, schema: str) -> int:
+        identifier = records.schema_id(schema)
+        self.schemas.setdefault(identifier, schema)
+        return identifier
+
+    def _slim(self, judged: Judged, filters: Sequence[Filter], epoch: int) -> list[bytes]:
+        """The fields of records.alert_fields, in that order."""
+        batch, count = judged.batch, len(judged.batch)
+        out = RowWriter(count)
+        rows = np.arange(count)
+        out.constant(b"alert")
+        out.null()
+        out.long(batch.dia_source_id)
+        out.optional_long(batch.dia_object_id)
+        out.optional_long(batch.ss_object_id)
+        out.text(rows, batch.object_name.tolist())
+        out.constant(batch.survey.encode())
+        out.double(batch.midpoint_mjd_tai)
+        out.double(batch.ra)
+        out.double(batch.dec)
+        out.optional_text(batch.band, _BAND_WORDS)
+        out.optional_float(batch.psf_flux)
+        out.optional_float(batch.psf_flux_err)
+        out.optional_float(njy_to_mag(batch.psf_flux))
+        out.optional_float(
+            np.where(batch.psf_flux > 0, njy_err_to_mag_err(batch.psf_flux, batch.psf_flux_err), np.nan)
+        )
+        out.optional_float(batch.reliability)
+        out.long(batch.flags)
+        out.boolean(judged.history_incomplete)
+        out.text(batch.solar_system_status, _STATUS_WORDS)
+        out.optional_long(batch.ss_object_id)
+        out.optional_float(batch.packet["solar_system.sep_arcsec"])
+        out.optional_float(batch.packet["solar_system.v_mag_predicted"])
+        for spec in PUBLISHED_PACKET_COLUMNS:
+            out.optional_float(batch.packet[spec.name])
+        for matrix in (judged.features, judged.scores):
+            for column in range(matrix.shape[1]):
+                out.optional_float(matrix[:, column])
+        _write_filters_passed(out, judged.hits, filters)
+        _write_source(out, batch)
+        self._write_provenance(out, judged, epoch)
+        return out.encode()
+
+    def _write_provenance(self, out: RowWriter, judged: Judged, epoch: int) -> None:
+        batch, count = judged.batch, len(judged.batch)
+        versions, codes = np.unique(batch.schema_version, return_inverse=True)
+        out.text(codes, [f"{batch.survey} ".encode() + version for version in versions.tolist()])
+        out.constant(__version__.encode())
+        out.constant(self._feature_set)
+        out.constant(self._model[0])
+        out.constant(self._model[1])
+        out.long(np.full(count, epoch))
+        out.double(mjd_tai_to_unix_s(batch.midpoint_mjd_tai))
+        timestamps = np.array([message.timestamp_ms for message in batch.messages], dtype=np.int64)
+        out.long(timestamps[batch.message])
+        out.long(np.full(count, int(time.time() * 1000)))
+        out.text(np.arange(count), judged.record_sha256)
+
+
+def without_private(curves: LightCurves) -> LightCurves:
+    """Light curves without the points of proprietary programmes."""
+    keep = (curves.points["flags"] & FLAG_PRIVATE) == 0
+    if keep.all():
+        return curves
+    seen = np.concatenate([[0], np.cumsum(keep)])
+    return LightCurves(curves.points[keep], seen[curves.starts].astype(np.int64))
+
+
+def dead_letter(message: Message, reject: Reject, extra: tuple[tuple[str, bytes], ...] = ()) -> Packet:
+    """A message that could not be processed: its bytes unchanged, the why in headers.
+
+    A body over MAX_LETTER_BYTES is left out; its size and SHA-256 are in the headers then.
+    """
+    source = {
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "index": reject.index,
+    }
+    headers: list[tuple[str, bytes]] = [
+        ("reason", reject.reason.encode()),
+        ("stage", reject.stage.encode()),
+        ("detail", reject.detail[:2000].encode()),
+        ("schema-id", str(reject.schema_id).encode()),
+        ("source", json.dumps(source).encode()),
+        ("source-timestamp", str(message.timestamp_ms).encode()),
+        ("size", str(len(message.value)).encode()),
+        ("sha256", hashlib.sha256(message.value).hexdigest().encode()),
+        *extra,
+        *((f"original-{name}", value) for name, value in message.headers),
+    ]
+    body = message.value if len(message.value) <= MAX_LETTER_BYTES else b""
+    return Packet(DEAD_LETTERS, message.key, body, tuple(headers))
+
+
+def _write_filters_passed(out: RowWriter, hits: npt.NDArray[np.bool_], filters: Sequence[Filter]) -> None:
+    words = [f"{item.owner}.{item.name}@{item.version}".encode() for item in filters]
+    row, number = np.nonzero(hits.T)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=out.length))])
+    out.texts(number, starts, words)
+
+
+def _write_source(out: RowWriter, batch: AlertBatch) -> None:
+    topics = sorted({message.topic for message in batch.messages})
+    code = {topic: number for number, topic in enumerate(topics)}
+    where = np.array([(code[m.topic], m.partition, m.offset) for m in batch.messages], dtype=np.int64)
+    rows = where.reshape(-1, 3)[batch.message]
+    out.text(rows[:, 0], [topic.encode() for topic in topics])
+    out.long(rows[:, 1])
+    out.long(rows[:, 2])
+    out.long(batch.index)
+
+
+def _filter_tail(item: Filter) -> bytes:
+    """The `filter` record of a hit."""
+    out = RowWriter(1)
+    out.constant(f"{item.owner}.{item.name}".encode())
+    out.long(np.array([item.version]))
+    return out.encode()[0]
+
+
+def encode_record(schema: dict[str, Any], value: dict[str, Any]) -> bytes:
+    """One rare record (ledger, notice), framed, by fastavro."""
+    out = io.BytesIO()
+    out.write(records.frame(records.schema_id(records.canonical(schema))))
+    fastavro.schemaless_writer(out, schema, value)
+    return out.getvalue()

@@ -1,0 +1,230 @@
+"""What we publish: Avro schemas, their ids, and the framing that standard deserialisers read.
+
+A message is 0x00, the schema id (big-endian int32) and the datum, as Confluent's clients frame it. The id is
+31 bits of the SHA-256 of the schema's canonical text, so that workers agree on it without talking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from broker.table import ColumnSpec
+
+NAMESPACE = "broker"
+_FRAME = struct.Struct(">bI")
+FRAME_BYTES = _FRAME.size
+
+POINT_SCHEMA: dict[str, Any] = {
+    "type": "record",
+    "name": "Point",
+    "namespace": NAMESPACE,
+    "doc": "One measurement of a light curve.",
+    "fields": [
+        {"name": "midpointMjdTai", "type": "double", "doc": "mid-exposure [MJD, TAI]"},
+        {"name": "band", "type": ["null", "string"], "default": None},
+        {"name": "kind", "type": "string", "doc": "detection, forced or limit"},
+        {
+            "name": "psfFlux",
+            "type": ["null", "float"],
+            "default": None,
+            "doc": "difference flux, signed [nJy]",
+        },
+        {"name": "psfFluxErr", "type": ["null", "float"], "default": None, "doc": "one sigma [nJy]"},
+        {"name": "sourceId", "type": ["null", "long"], "default": None},
+        {
+            "name": "flags",
+            "type": "int",
+            "doc": "1 own record, 2 time assumed, 4 private, 8 withdrawn, 16 unused",
+        },
+        {"name": "knownAt", "type": "long", "doc": "when it could first be known [Unix s]"},
+    ],
+}
+
+
+def _optional(name: str, kind: str, doc: str = "") -> dict[str, Any]:
+    return {"name": name, "type": ["null", kind], "default": None, "doc": doc}
+
+
+def _required(name: str, kind: Any, doc: str = "") -> dict[str, Any]:
+    return {"name": name, "type": kind, "doc": doc}
+
+
+def _record(name: str, fields: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "record", "name": name, "namespace": NAMESPACE, "fields": fields}
+
+
+def _floats(name: str, specs: Sequence[ColumnSpec]) -> dict[str, Any]:
+    """A record of optional floats, one for each column."""
+    texts = [f"{spec.doc} [{spec.unit}]" if spec.unit else spec.doc for spec in specs]
+    return _record(name, [_optional(s.name, "float", text) for s, text in zip(specs, texts, strict=True)])
+
+
+def alert_fields(
+    packet: Sequence[ColumnSpec], features: Sequence[ColumnSpec], scores: Sequence[ColumnSpec]
+) -> list[dict[str, Any]]:
+    """The fields of every message about an alert, in order; packets.py writes them in this order."""
+    solar_system = [
+        _required("status", "string", "none, associated, nearby or unknown"),
+        _optional("ssObjectId", "long"),
+        _optional("sepArcsec", "float", "distance to the known object [arcsec]"),
+        _optional("vMagPredicted", "float", "its predicted V magnitude"),
+    ]
+    source = [
+        _required("topic", "string"),
+        _required("partition", "int"),
+        _required("offset", "long"),
+        _required("index", "int", "which record of that message"),
+    ]
+    provenance = [
+        _required("surveySchema", "string", "survey and schema version of the original"),
+        _required("brokerVersion", "string"),
+        _required("featureSet", "string", "hash of the feature catalogue"),
+        _required("modelId", "string"),
+        _required("modelVersion", "string"),
+        _required("controlEpoch", "long", "version of all filters taken together"),
+        _required("observedAt", "double", "mid-exposure [Unix s]"),
+        _required("ingestedAt", "long", "timestamp of the input record [Unix ms]"),
+        _required("publishedAt", "long", "when its transaction was put together [Unix ms]"),
+        _required("recordSha256", "string", "SHA-256 of the original record's bytes, hexadecimal"),
+    ]
+    return [
+        _required("kind", "string", "alert, update or retraction"),
+        _optional("cause", "string", "what an update or retraction follows from"),
+        _required("diaSourceId", "long"),
+        _optional("diaObjectId", "long"),
+        _optional("ssObjectId", "long"),
+        _required("objectName", "string"),
+        _required("survey", "string"),
+        _required("midpointMjdTai", "double", "mid-exposure [MJD, TAI]"),
+        _required("ra", "double", "[deg, ICRS]"),
+        _required("dec", "double", "[deg, ICRS]"),
+        _optional("band", "string"),
+        _optional("psfFlux", "float", "difference flux, signed [nJy]"),
+        _optional("psfFluxErr", "float", "one sigma [nJy]"),
+        _optional("mag", "float", "AB magnitude of the difference flux; null where it is not positive"),
+        _optional("magErr", "float"),
+        _optional("reliability", "float", "the survey's own real/bogus score"),
+        _required("flags", "int", "1 own record, 2 time assumed, 4 private, 8 withdrawn, 16 unused"),
+        _required("historyIncomplete", "boolean", "earlier points may be missing from the light curve"),
+        _required("solarSystem", _record("SolarSystem", solar_system)),
+        _required("packet", _floats("Packet", packet)),
+        _required("features", _floats("Features", features)),
+        _required("scores", _floats("Scores", scores)),
+        _required("filtersPassed", {"type": "array", "items": "string"}, "owner.name@version"),
+        _required("source", _record("Source", source)),
+        _required("provenance", _record("Provenance", provenance)),
+    ]
+
+
+def filter_fields() -> list[dict[str, Any]]:
+    """What a filter's own topic adds: which filter, in which version."""
+    fields = [_required("name", "string", "owner.name"), _required("version", "int")]
+    return [_required("filter", _record("Filter", fields))]
+
+
+def light_curve_field() -> dict[str, Any]:
+    """The light curve that a filter of payload `standard` or `full` adds."""
+    return _required("lightCurve", {"type": "array", "items": POINT_SCHEMA})
+
+
+def alert_schema(fields: list[dict[str, Any]]) -> dict[str, Any]:
+    """Value schema of `alerts.<survey>`."""
+    return _record("Alert", fields)
+
+
+def hit_schema(fields: list[dict[str, Any]], payload: str, original: str | None = None) -> dict[str, Any]:
+    """Value schema of a filter's topic.
+
+    payload : light, standard or full;  original : for full, the survey's writer schema (JSON text), whose
+    record is the message's first field so that its bytes are passed on as they came.
+    """
+    own = fields + filter_fields()
+    if payload == "light":
+        return _record("LightHit", own)
+    own = [*own, light_curve_field()]
+    if payload == "standard":
+        return _record("StandardHit", own)
+    return _record("FullHit", [_required("original", json.loads(original or "{}")), *own])
+
+
+LEDGER_SCHEMA = _record(
+    "LedgerRecord",
+    [
+        _required("slot", "string"),
+        _required("worker", "string", "host and process"),
+        _required("epoch", "long", "control epoch the batch was judged at"),
+        _required("committedAt", "long", "[Unix ms]"),
+        _required(
+            "partitions",
+            {
+                "type": "array",
+                "items": _record(
+                    "LedgerPartition",
+                    [
+                        _required("topic", "string"),
+                        _required("partition", "int"),
+                        _required("before", "long", "position before the batch"),
+                        _required("after", "long", "position after it"),
+                        _required("expired", "long", "records in between that upstream dropped unread"),
+                    ],
+                ),
+            },
+        ),
+        _required(
+            "counts",
+            {
+                "type": "array",
+                "items": _record(
+                    "LedgerCount",
+                    [
+                        _required("survey", "string"),
+                        _required("outcome", "string", "in, published, rejected or duplicate"),
+                        _required("reason", "string"),
+                        _required("count", "long"),
+                    ],
+                ),
+            },
+        ),
+    ],
+)
+"""One record a transaction, on the `ledger` topic."""
+
+NOTICE_SCHEMA = _record(
+    "Notice",
+    [
+        _required("owner", "string"),
+        _required("subject", "string", "owner.name of the filter, or the part of the broker it is about"),
+        _required("kind", "string", "such as filter_paused"),
+        _required("text", "string"),
+        _required("at", "long", "[Unix ms]"),
+    ],
+)
+"""What a person should know, on the `notices` topic."""
+
+
+@lru_cache(maxsize=1024)
+def schema_id(schema: str) -> int:
+    """Id of a schema's text: the first 31 bits of its SHA-256."""
+    return int.from_bytes(hashlib.sha256(schema.encode()).digest()[:4], "big") >> 1
+
+
+def canonical(schema: dict[str, Any]) -> str:
+    """A schema as text: one spelling for one schema."""
+    return json.dumps(schema, separators=(",", ":"), sort_keys=True)
+
+
+def frame(identifier: int) -> bytes:
+    """The five bytes before a datum."""
+    return _FRAME.pack(0, identifier)
+
+
+def unframe(value: bytes) -> int | None:
+    """Schema id of a framed message, or None if it is not framed."""
+    if len(value) < FRAME_BYTES or value[0] != 0:
+        return None
+    return int(_FRAME.unpack_from(value)[1])
