@@ -1,0 +1,72 @@
+"""How bright the object is and was, on the difference image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from broker.features.measurements import F64, I64, Measurements, compiled, split_bands
+
+
+def brightness(m: Measurements) -> dict[str, F64]:
+    """The family's columns, each (n,)."""
+    peak = peak_index(m.band_flux, m.band_starts)
+    last = np.where(np.diff(m.band_starts) > 0, m.band_starts[1:] - 1, -1)
+    return {
+        **split_bands("peak_mag_{b}", at(m.band_mag, peak)),
+        **split_bands("last_mag_{b}", at(m.band_mag, last)),
+        **split_bands("max_flux_{b}", at(m.band_flux, peak)),
+        **split_bands("min_flux_{b}", at(m.band_flux, peak_index(-m.band_flux, m.band_starts))),
+        **split_bands("mean_flux_{b}", weighted_mean(m.band_flux, m.band_err, m.band_starts)),
+        **split_bands("max_snr_{b}", max_snr(m.band_flux, m.band_err, m.band_starts)),
+    }
+
+
+def at(values: F64, index: I64) -> F64:
+    """Values at some positions; NaN where the position is -1.  values : (m,);  index : (n,);  gives (n,)."""
+    return np.append(values, np.nan)[index]
+
+
+@compiled
+def peak_index(flux: F64, starts: I64) -> I64:
+    """Where each row is brightest: the first of equals; -1 for an empty row.
+
+    flux : (m,) finite [nJy];  starts : (n+1,);  returns (n,) positions in `flux`.
+    """
+    peak = np.full(starts.shape[0] - 1, -1)
+    for row in range(peak.shape[0]):
+        for i in range(starts[row], starts[row + 1]):
+            if peak[row] < 0 or flux[i] > flux[peak[row]]:
+                peak[row] = i
+    return peak
+
+
+@compiled
+def weighted_mean(flux: F64, err: F64, starts: I64) -> F64:
+    """Mean flux, each point weighted by its inverse variance.
+
+    flux, err : (m,) [nJy];  starts : (n+1,). Returns (n,) [nJy]; NaN where no point has an error > 0.
+    """
+    mean = np.full(starts.shape[0] - 1, np.nan)
+    for row in range(mean.shape[0]):
+        weighted, weight = 0.0, 0.0
+        for i in range(starts[row], starts[row + 1]):
+            if err[i] > 0.0:
+                weighted += flux[i] / err[i] ** 2
+                weight += 1.0 / err[i] ** 2
+        if weight > 0.0:
+            mean[row] = weighted / weight
+    return mean
+
+
+@compiled
+def max_snr(flux: F64, err: F64, starts: I64) -> F64:
+    """Significance of the most significant detection, of either sign.
+
+    flux, err : (m,) [nJy];  starts : (n+1,). Returns (n,) [sigma, >= 0]; NaN where no point has an error > 0.
+    """
+    best = np.full(starts.shape[0] - 1, np.nan)
+    for row in range(best.shape[0]):
+        for i in range(starts[row], starts[row + 1]):
+            if err[i] > 0.0 and not abs(flux[i]) / err[i] <= best[row]:
+                best[row] = abs(flux[i]) / err[i]
+    return best

@@ -1,0 +1,138 @@
+"""Every feature in the order of the matrix, and the one function that computes them, live and in training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from broker.features.brightness import brightness
+from broker.features.cadence import cadence
+from broker.features.colour import colour
+from broker.features.measurements import F64, FEATURE_BANDS, Measurements, measure
+from broker.features.rise_and_decline import rise_and_decline
+from broker.features.shape import shape
+from broker.features.variability import variability
+from broker.lightcurves import DETECTION, LightCurves, empty_points
+from broker.table import ColumnSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """What a feature is.
+
+    unit : 'AB mag' for a brightness and 'mag' for a difference of two; 'nJy' for a flux; '' has none
+    source : where its definition comes from
+    """
+
+    name: str
+    unit: str
+    doc: str
+    source: str = "this project"
+
+
+def _per_band(name: str, unit: str, doc: str, source: str = "this project") -> list[Feature]:
+    """The same feature in g and in r; '{b}' is the band."""
+    return [Feature(name.format(b=b), unit, doc.format(b=b), source) for b in FEATURE_BANDS]
+
+
+_RICHARDS = "Richards et al. 2011, ApJ 733, 10"
+
+FEATURES: list[Feature] = [
+    Feature("n_detections", "", "detections in all bands, one an exposure"),
+    *_per_band("n_det_{b}", "", "detections in {b}, one an exposure"),
+    Feature("n_nights", "", "nights with a detection; a gap of over 0.5 d starts a new one"),
+    Feature("n_forced", "", "forced measurements in exposures without a detection"),
+    Feature("age_days", "day", "time since the first detection"),
+    Feature("frac_negative", "", "fraction of the detections that are fainter than the reference image"),
+    Feature("last_limit_mag", "AB mag", "5-sigma depth of the last exposure before the first detection"),
+    Feature("last_limit_age_days", "day", "time since that exposure: limit, or forced flux below 3 sigma"),
+    Feature("forced_snr_before", "", "significance of the mean forced flux before the first detection"),
+    *_per_band("peak_mag_{b}", "AB mag", "difference magnitude of the brightest detection in {b}"),
+    *_per_band("last_mag_{b}", "AB mag", "difference magnitude of the last detection in {b}"),
+    *_per_band("max_flux_{b}", "nJy", "largest difference flux of the detections in {b}"),
+    *_per_band("min_flux_{b}", "nJy", "smallest difference flux of the detections in {b}"),
+    *_per_band("mean_flux_{b}", "nJy", "inverse-variance mean of the difference flux in {b}"),
+    *_per_band("max_snr_{b}", "", "significance of the most significant detection in {b}, either sign"),
+    Feature("days_since_peak", "day", "time since the brightest detection, of any band"),
+    *_per_band("days_since_peak_{b}", "day", "time since the brightest detection in {b}"),
+    *_per_band(
+        "rise_rate_{b}", "mag / day", "brightening up to the peak in {b}, weighted line; > 0 brightens"
+    ),
+    *_per_band("rise_rate_{b}_err", "mag / day", "formal error of rise_rate_{b}"),
+    *_per_band("fade_rate_{b}", "mag / day", "fading since the peak in {b}, weighted line; > 0 fades"),
+    *_per_band("fade_rate_{b}_err", "mag / day", "formal error of fade_rate_{b}"),
+    *_per_band("slope_{b}", "mag / day", "weighted line through all magnitudes in {b}; > 0 fades"),
+    *_per_band("slope_{b}_err", "mag / day", "formal error of slope_{b}"),
+    *_per_band("last_to_peak_{b}", "", "last flux in {b} as a fraction of the largest"),
+    Feature("amplitude", "mag", "the larger of amplitude_g and amplitude_r", _RICHARDS),
+    *_per_band("amplitude_{b}", "mag", "half the range of the difference magnitudes in {b}", _RICHARDS),
+    *_per_band(
+        "skew_{b}", "", "asymmetry of the fluxes in {b}", "Joanes & Gill 1998, The Statistician 47, 183"
+    ),
+    *_per_band("beyond_1_std_{b}", "", "fraction of the points over one std from the mean in {b}", _RICHARDS),
+    *_per_band("std_flux_{b}", "nJy", "sample standard deviation of the fluxes in {b}"),
+    *_per_band("mad_flux_{b}", "nJy", "median distance of the fluxes in {b} from their median"),
+    *_per_band("reduced_chi2_{b}", "", "scatter in {b} over the errors: 1 if constant"),
+    *_per_band(
+        "excess_variance_{b}",
+        "",
+        "variance in {b} beyond noise, over mean^2",
+        "Nandra et al. 1997, ApJ 476, 70",
+    ),
+    *_per_band(
+        "von_neumann_{b}", "", "point-to-point variance in {b} over variance", "von Neumann 1941, AMS 12, 367"
+    ),
+    *_per_band("stetson_k_{b}", "", "peakedness of the scatter in {b}", "Stetson 1996, PASP 108, 851"),
+    Feature("color_gr", "mag", "g - r of the latest night with both bands, else of the closest pair"),
+    Feature("color_gr_err", "mag", "error of color_gr from the photometric errors"),
+    Feature("color_gr_gap_days", "day", "time between the two epochs of color_gr"),
+    Feature("color_gr_first", "mag", "g - r of the first night with both bands, else of the closest pair"),
+    Feature(
+        "color_gr_rate", "mag / day", "change of g - r from the first to the latest night with both bands"
+    ),
+]
+"""The columns of the matrix. Append only: models name a prefix of this list."""
+
+FEATURE_SPECS: list[ColumnSpec] = [
+    ColumnSpec(feature.name, feature.unit, feature.doc) for feature in FEATURES
+]
+
+FAMILIES: list[Callable[[Measurements], dict[str, F64]]] = [
+    cadence,
+    brightness,
+    rise_and_decline,
+    shape,
+    variability,
+    colour,
+]
+
+
+def extract(curves: LightCurves, ref_mjd: F64) -> F64:
+    """Features of light curves as they stood at a moment: the same function serves the stream and training.
+
+    curves : n rows, merged and time-ordered;  ref_mjd : (n,) the alert's own midpoint [MJD, TAI]; later
+    points are not used. Returns (n, len(FEATURES)) in the units of FEATURES; NaN where too little is known.
+    """
+    with np.errstate(all="ignore"):
+        m = measure(curves, ref_mjd)
+        columns = {name: values for family in FAMILIES for name, values in family(m).items()}
+    matrix = np.empty((len(curves), len(FEATURES)))
+    for index, feature in enumerate(FEATURES):
+        matrix[:, index] = columns[feature.name]
+    return matrix
+
+
+def feature_set_hash(features: Iterable[Feature] = tuple(FEATURES)) -> str:
+    """Sixteen hexadecimal digits that name a list of features: they change with any name, unit or order."""
+    text = "\n".join(f"{feature.name}\t{feature.unit}" for feature in features)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def warm_up() -> None:
+    """Compile every kernel, or load it from disk, before the first alert has to wait for it."""
+    points = empty_points(2)
+    points["psf_flux"], points["psf_flux_err"], points["band"], points["kind"] = 1.0, 1.0, 1, DETECTION
+    extract(LightCurves(points, np.array([0, 2], dtype=np.int64)), np.zeros(1))

@@ -1,0 +1,65 @@
+"""How fast the object brightens before, and fades after, its brightest point."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from broker.features.brightness import at, peak_index
+from broker.features.measurements import F64, I64, Measurements, compiled, split_bands
+
+MIN_SPAN_DAYS = 0.01
+"""Shorter series than this (14 minutes) say nothing about a rate in mag/day."""
+
+
+def rise_and_decline(m: Measurements) -> dict[str, F64]:
+    """The family's columns, each (n,). Rates are of magnitudes: positive brightening, positive fading."""
+    peak = peak_index(m.band_flux, m.band_starts)
+    begin, end = m.band_starts[:-1], m.band_starts[1:]
+    last = np.where(end > begin, end - 1, -1)
+    rise = line_slope(m.band_time, m.band_mag, m.band_mag_err, begin, peak + 1)
+    fade = line_slope(m.band_time, m.band_mag, m.band_mag_err, np.where(peak < 0, begin, peak), end)
+    whole = line_slope(m.band_time, m.band_mag, m.band_mag_err, begin, end)
+    bright = at(m.band_flux, peak)
+    return {
+        "days_since_peak": 0.0 - at(m.time, peak_index(m.flux, m.starts)),
+        **split_bands("days_since_peak_{b}", 0.0 - at(m.band_time, peak)),
+        **split_bands("rise_rate_{b}", 0.0 - rise[:, 0]),
+        **split_bands("rise_rate_{b}_err", rise[:, 1]),
+        **split_bands("fade_rate_{b}", fade[:, 0]),
+        **split_bands("fade_rate_{b}_err", fade[:, 1]),
+        **split_bands("slope_{b}", whole[:, 0]),
+        **split_bands("slope_{b}_err", whole[:, 1]),
+        **split_bands("last_to_peak_{b}", at(m.band_flux, last) / np.where(bright > 0.0, bright, np.nan)),
+    }
+
+
+@compiled
+def line_slope(time: F64, value: F64, err: F64, begin: I64, end: I64) -> F64:
+    """Slope of the straight line through each segment, weighted by inverse variance, and its formal error.
+
+    time : (m,) [day];  value, err : (m,) [mag], points with a NaN or no error > 0 are left out;
+    begin, end : (n,) segments [begin, end). Returns (n, 2): slope and error [mag / day]; NaN where fewer than
+    2 points remain or they span less than MIN_SPAN_DAYS.
+    b = sum w (t - <t>)(y - <y>) / sum w (t - <t>)^2, error 1 / sqrt(sum w (t - <t>)^2), w = 1 / err^2.
+    """
+    slope = np.full((begin.shape[0], 2), np.nan)
+    for row in range(begin.shape[0]):
+        weight, mean_t, mean_y, low, high = 0.0, 0.0, 0.0, np.inf, -np.inf
+        for i in range(begin[row], end[row]):
+            if err[i] > 0.0 and not np.isnan(value[i]):
+                w = 1.0 / err[i] ** 2
+                weight += w
+                mean_t += w * (time[i] - mean_t) / weight
+                mean_y += w * (value[i] - mean_y) / weight
+                low, high = min(low, time[i]), max(high, time[i])
+        if not high - low >= MIN_SPAN_DAYS:
+            continue
+        stt, sty = 0.0, 0.0
+        for i in range(begin[row], end[row]):
+            if err[i] > 0.0 and not np.isnan(value[i]):
+                w = 1.0 / err[i] ** 2
+                stt += w * (time[i] - mean_t) ** 2
+                sty += w * (time[i] - mean_t) * (value[i] - mean_y)
+        slope[row, 0] = sty / stt
+        slope[row, 1] = 1.0 / np.sqrt(stt)
+    return slope

@@ -1,0 +1,1 @@
+"""Features to scores: class probabilities and an anomaly score, from a versioned bundle of files."""

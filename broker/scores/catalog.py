@@ -1,0 +1,100 @@
+"""Every score in the order of the columns, and the scorer that computes them from a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from lightgbm.basic import LightGBMError
+
+from broker.errors import BundleError
+from broker.scores.anomaly import ANOMALY_SPECS, load_anomaly
+from broker.scores.bundle import Manifest, read_manifest
+from broker.scores.classifier import CLASSIFIER_SPECS, F64, load_classifier
+from broker.table import ColumnSpec
+
+BUNDLES = Path(__file__).parent / "bundles"
+DEFAULT_BUNDLE = BUNDLES / "ztf-30day-v1"
+"""The bundle that is used when none is named."""
+
+
+class Part(Protocol):
+    """One kind of score, loaded."""
+
+    def score(self, matrix: F64) -> F64:
+        """Its columns (n, s) for a feature matrix (n, k)."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of score: the columns it gives, whatever the bundle, and how it is read from one."""
+
+    name: str
+    specs: tuple[ColumnSpec, ...]
+    load: Callable[[Path, Manifest], Part]
+
+
+SCORERS: list[Kind] = [
+    Kind("classifier", CLASSIFIER_SPECS, load_classifier),
+    Kind("anomaly", ANOMALY_SPECS, load_anomaly),
+]
+
+SCORE_SPECS: list[ColumnSpec] = [spec for kind in SCORERS for spec in kind.specs]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A loaded bundle: features in, the columns of SCORE_SPECS out."""
+
+    manifest: Manifest
+    parts: tuple[Part, ...]
+
+    @property
+    def id(self) -> str:
+        """Name of the model, for provenance."""
+        return self.manifest.id
+
+    @property
+    def version(self) -> str:
+        """Version of the model, for provenance."""
+        return self.manifest.version
+
+    @property
+    def feature_set_hash(self) -> str:
+        """Hash of the feature list that the model was trained on."""
+        return self.manifest.feature_set_hash
+
+    @property
+    def specs(self) -> list[ColumnSpec]:
+        """The columns that `score` returns: SCORE_SPECS, the same for every bundle."""
+        return SCORE_SPECS
+
+    def score(self, matrix: F64) -> F64:
+        """Scores of a batch; a row's scores do not depend on its neighbours.
+
+        matrix : (n, k) features in the order of the catalogue, NaN where unknown.
+        Returns (n, len(SCORE_SPECS)); NaN for what the bundle does not know, never for want of features.
+        """
+        width = len(self.manifest.feature_names)
+        if matrix.ndim != 2 or matrix.shape[1] < width:
+            raise BundleError(
+                f"bundle {self.id} needs a matrix of {width} features, got shape {matrix.shape}"
+            )
+        return np.hstack([part.score(matrix[:, :width]) for part in self.parts])
+
+
+def load_scorer(path: Path | None = None, *, feature_names: Sequence[str]) -> Scorer:
+    """The scorer of a bundle's folder, or of the shipped one.
+
+    feature_names : the feature catalogue's names in order; BundleError unless the bundle's list is a prefix
+    of it and every file is as it was sealed. Call `score` once on a row of NaN to compile before serving.
+    """
+    folder = path or DEFAULT_BUNDLE
+    manifest = read_manifest(folder, feature_names)
+    try:
+        return Scorer(manifest, tuple(kind.load(folder, manifest) for kind in SCORERS))
+    except (OSError, KeyError, TypeError, ValueError, LightGBMError) as error:
+        raise BundleError(f"bundle {folder} is incomplete or damaged: {error!r}; get it anew") from None
