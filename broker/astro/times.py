@@ -26,7 +26,8 @@ def _leap_table() -> tuple[F64, F64]:
 def tai_minus_utc_s(mjd_utc: F64) -> F64:
     """TAI - UTC at a UTC date: a table of leap seconds, not a constant.
 
-    mjd_utc : (n,) [day, UTC];  returns (n,) [s]; NaN where the date is NaN or before 1960.
+    mjd_utc : (n,) [day, UTC];  returns (n,) [s]; NaN where the date is NaN or before 1960, low by up to
+    4 s before 1972, when UTC also drifted.
     """
     days, offsets = _leap_table()
     mjd = np.asarray(mjd_utc, dtype=np.float64)
@@ -39,6 +40,7 @@ def jd_utc_start_to_mjd_tai(jd_utc: F64, exposure_time_s: F64 | float) -> F64:
     """Mid-exposure MJD (TAI) of an exposure whose start is given as a UTC Julian date.
 
     jd_utc : (n,) [day, UTC];  exposure_time_s : (n,) or scalar [s];  returns (n,) [day, TAI].
+    A day has 86400 s here: up to a second off on days that end with a leap second (the last: 2016-12-31).
     """
     mjd = np.asarray(jd_utc, dtype=np.float64) - JD_MINUS_MJD
     return mjd + (tai_minus_utc_s(mjd) + 0.5 * np.asarray(exposure_time_s)) / SECONDS_PER_DAY

@@ -1,0 +1,172 @@
+"""What a survey is, and what normalising any survey needs: provenance, points, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from broker.astro.bands import band_index
+from broker.batch import PACKET_COLUMNS, AlertBatch
+from broker.lightcurves import FLAG_UNUSED, LIMIT, POINT, LightCurves, Points, empty_points
+from broker.message import Message
+from broker.surveys.columns import Layout, RawColumns
+from broker.surveys.writer import WriterSchema
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+
+STANDARD_EXPOSURE_S = 30.0
+"""Exposure time of both ZTF's and Rubin's standard visit [s], where a packet gives none."""
+_PLAUSIBLE_MJD = (15_000.0, 90_000.0)
+"""1900 to 2105: a point outside is kept (official samples hold seconds in a day's field) but not used."""
+_LARGEST_F4 = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the n alerts of a batch came from: the second group of AlertBatch's columns."""
+
+    messages: Sequence[Message]
+    message: I64
+    index: I64
+    datums: Sequence[bytes]
+    schemas: Sequence[WriterSchema]
+
+    @property
+    def known_at(self) -> npt.NDArray[np.uint32]:
+        """(n,) Kafka timestamp of each alert's message [Unix s]; 0 where it has none."""
+        seconds = np.array([self.messages[i].timestamp_ms // 1000 for i in self.message], dtype=np.int64)
+        return np.clip(seconds, 0, np.iinfo(np.uint32).max).astype(np.uint32)
+
+    def provenance(self) -> dict[str, Any]:
+        """The columns of AlertBatch that say where each alert came from."""
+        texts = {schema.text: None for schema in self.schemas}
+        number = {text: position for position, text in enumerate(texts)}
+        return {
+            "messages": self.messages,
+            "message": self.message,
+            "index": self.index,
+            "records": self.datums,
+            "writer_schemas": list(texts),
+            "writer_schema": np.array([number[schema.text] for schema in self.schemas], dtype=np.int64),
+        }
+
+
+@dataclass(frozen=True)
+class Survey:
+    """One survey: how its packets are told from others', what is read of them, and what it means.
+
+    required : paths its writer schemas hold; of each inner tuple one is enough (older names)
+    needs_object : whether an alert without a diaObjectId is malformed
+    topics   : its input topics, as regular expressions that librdkafka understands (no backslash-d)
+    """
+
+    name: str
+    required: tuple[tuple[str, ...], ...]
+    layout: Layout
+    normalise: Callable[[RawColumns, Source], AlertBatch]
+    bands: tuple[str, ...]
+    topics: tuple[str, ...]
+    needs_object: bool = False
+
+    def recognises(self, schema: WriterSchema) -> bool:
+        """Whether records of this writer schema are this survey's alerts."""
+        return all(any(path in schema.paths for path in names) for names in self.required)
+
+
+def finite(values: F64) -> F64:
+    """Infinities as NaN: no survey means them.  values : (n,);  returns (n,)."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def without(values: F64, missing: npt.NDArray[np.bool_]) -> F64:
+    """`values` with NaN where `missing`.  Both (n,);  returns (n,)."""
+    return np.where(missing, np.nan, values)
+
+
+def not_negative(values: F64) -> F64:
+    """`values` with NaN for negative ones: the surveys' sentinels for unknown.  (n,);  returns (n,)."""
+    return without(values, ~(values >= 0.0))
+
+
+def positive(values: F64) -> F64:
+    """`values` with NaN for those not above 0, where 0 also means unknown.  (n,);  returns (n,)."""
+    return without(values, ~(values > 0.0))
+
+
+def band_indices(names: npt.NDArray[np.str_]) -> U8:
+    """(n,) band aliases to indices into BANDS; NO_BAND for '' and unknown ones."""
+    unique, inverse = np.unique(names, return_inverse=True)
+    return np.array([band_index(str(name)) for name in unique], dtype=np.uint8)[inverse]
+
+
+def flag(bit: int, where: npt.NDArray[np.bool_]) -> U16:
+    """(n,) uint16: the bit where the condition holds, else 0."""
+    return np.where(where, bit, 0).astype(np.uint16)
+
+
+def make_points(
+    kind: int,
+    *,
+    midpoint_mjd_tai: F64,
+    source_id: I64,
+    psf_flux: F64,
+    psf_flux_err: F64,
+    known_at: npt.NDArray[np.uint32],
+    band: U8,
+    flags: U16,
+) -> Points:
+    """(m,) points of one kind.
+
+    A flux beyond float32 is NaN. FLAG_UNUSED is added to a detection or forced point without a flux and
+    to any point whose time cannot be right, so that no feature has to ask.
+    """
+    points = empty_points(len(source_id))
+    points["midpoint_mjd_tai"], points["source_id"] = midpoint_mjd_tai, source_id
+    points["psf_flux"], points["psf_flux_err"] = _to_f4(psf_flux), _to_f4(psf_flux_err)
+    points["known_at"], points["band"], points["kind"] = known_at, band, kind
+    first, last = _PLAUSIBLE_MJD
+    unused = ~((midpoint_mjd_tai > first) & (midpoint_mjd_tai < last))
+    if kind != LIMIT:
+        unused |= np.isnan(points["psf_flux"])
+    points["flags"] = flags | flag(FLAG_UNUSED, unused)
+    return points
+
+
+def _to_f4(values: F64) -> npt.NDArray[np.float32]:
+    return np.where(np.abs(values) <= _LARGEST_F4, values, np.nan).astype(np.float32)
+
+
+def join_rows(own: Points, groups: Sequence[tuple[Points, I64]]) -> LightCurves:
+    """Light curves with each alert's own point first, then each group's points in the order given.
+
+    own : (n,);  groups : (points (m,), row of each (m,)) pairs.
+    """
+    rows = np.concatenate([np.arange(len(own)), *(row for _, row in groups)])
+    points = np.concatenate([own, *(points for points, _ in groups)]).astype(POINT, copy=False)
+    order = np.argsort(rows, kind="stable")
+    starts = np.zeros(len(own) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows, minlength=len(own)), out=starts[1:])
+    return LightCurves(points[order], starts)
+
+
+def packet_columns(length: int, given: dict[str, F64]) -> dict[str, F64]:
+    """Every PACKET_COLUMNS column, NaN for those that a survey does not have; infinities are NaN."""
+    unknown = given.keys() - {spec.name for spec in PACKET_COLUMNS}
+    if unknown:
+        raise KeyError(f"not packet columns: {', '.join(sorted(unknown))}")
+    return {
+        spec.name: finite(given[spec.name]) if spec.name in given else np.full(length, np.nan)
+        for spec in PACKET_COLUMNS
+    }
+
+
+def ascii_names(names: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    """(n,) names as ASCII bytes; '?' for anything else."""
+    return np.array([name.encode("ascii", "replace") for name in names], dtype=np.bytes_)

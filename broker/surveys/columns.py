@@ -1,0 +1,169 @@
+"""Decoded records to raw numpy columns: only the paths that a survey's tables name.
+
+This is the layer that a compiled decoder replaces: what comes out (`RawColumns`) does not know how the
+bytes were read, and what follows it never sees a dict. Two steps, so that a record's dict (megabytes, for
+a long history) lives only until its values are picked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from broker.surveys.avro import Record
+from broker.surveys.writer import WriterSchema
+
+Kind = Literal["float", "int", "text"]
+I64 = npt.NDArray[np.int64]
+_Step = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One column of ours and where packets keep it: the first path whose value is not missing.
+
+    kind "float" is float64 with NaN for missing (true and false are 1 and 0); "int" is int64 with 0 for
+    missing; "text" is a string with '' for missing.
+    """
+
+    name: str
+    kind: Kind
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildTable:
+    """An array of records inside each alert; the paths of its fields start at the array's item."""
+
+    name: str
+    path: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All that is read of a survey's packets."""
+
+    alert: tuple[Field, ...]
+    children: tuple[ChildTable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """The items of all alerts' arrays, one after another: row i is starts[i]:starts[i+1] of each column."""
+
+    columns: dict[str, npt.NDArray[Any]]
+    starts: I64
+
+    @property
+    def row(self) -> I64:
+        """(m,) the alert that each item belongs to."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self.columns[name]
+
+
+@dataclass(frozen=True, slots=True)
+class RawColumns:
+    """n alerts as columns in the survey's own words and units, and their child tables by name."""
+
+    length: int
+    alert: dict[str, npt.NDArray[Any]]
+    children: dict[str, Child]
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self.alert[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """The values of one record that a layout names, in the layout's order.
+
+    alert : one a field;  children : for each child table a list a field, of one value an item
+    """
+
+    alert: list[Any]
+    children: list[list[list[Any]]]
+
+
+def pick(record: Record, layout: Layout) -> Picked:
+    """The values of one record that a layout names; None for missing ones.
+
+    Raises TypeError or LookupError when the record is not shaped as the paths say.
+    """
+    values, schema = record.values, record.schema
+    alert = [_first(values, _present(schema, field.paths, ""), field.kind == "int") for field in layout.alert]
+    return Picked(alert, [_pick_items(record, table) for table in layout.children])
+
+
+def _pick_items(record: Record, table: ChildTable) -> list[list[Any]]:
+    items = _first(record.values, _present(record.schema, (table.path,), ""), False) or ()
+    prefix = f"{table.path}[]."
+    columns = []
+    for field in table.fields:
+        steps, zero_is_missing = _present(record.schema, field.paths, prefix), field.kind == "int"
+        columns.append([_first(item, steps, zero_is_missing) for item in items])
+    return columns
+
+
+def columns_of(picked: Sequence[Picked], layout: Layout) -> RawColumns:
+    """The columns that a layout names, of the picked values of n records.
+
+    Raises ValueError, TypeError or OverflowError when a value does not fit its column's kind.
+    """
+    alert = {
+        field.name: _array([one.alert[number] for one in picked], field)
+        for number, field in enumerate(layout.alert)
+    }
+    children = {
+        table.name: _child([one.children[number] for one in picked], table)
+        for number, table in enumerate(layout.children)
+    }
+    return RawColumns(len(picked), alert, children)
+
+
+def _child(items: list[list[list[Any]]], table: ChildTable) -> Child:
+    """One child table of n records;  items : for each record a list a field."""
+    starts = np.zeros(len(items) + 1, dtype=np.int64)
+    np.cumsum([len(columns[0]) for columns in items], out=starts[1:])
+    columns = {
+        field.name: _array([value for columns in items for value in columns[number]], field)
+        for number, field in enumerate(table.fields)
+    }
+    return Child(columns, starts)
+
+
+@lru_cache(maxsize=16384)
+def _present(schema: WriterSchema, paths: tuple[str, ...], prefix: str) -> tuple[_Step, ...]:
+    """The paths that a schema has, each split into its steps."""
+    return tuple(tuple(path.split(".")) for path in paths if prefix + path in schema.paths)
+
+
+def _first(record: Any, paths: tuple[_Step, ...], zero_is_missing: bool) -> Any:
+    """The first value along the paths that is not missing; None if all are."""
+    for path in paths:
+        value = record
+        for key in path:
+            value = None if value is None else value[key]
+        if value is not None and not (zero_is_missing and value == 0):
+            return value
+    return None
+
+
+def _array(values: list[Any], field: Field) -> npt.NDArray[Any]:
+    """Python values as a column; raises ValueError, TypeError or OverflowError where one does not fit."""
+    if field.kind == "float":
+        array = np.array(values, dtype=np.float64)
+    elif field.kind == "int":
+        array = np.array([0 if value is None else value for value in values], dtype=np.int64)
+    else:
+        array = np.array(["" if value is None else value for value in values], dtype=np.str_)
+    if array.ndim != 1:
+        raise ValueError(f"{field.name}: a list where one value is expected (packet path {field.paths[0]})")
+    return array

@@ -1,0 +1,124 @@
+"""What a packet says, worked out one record at a time from the formats' description.
+
+Independent of the package: records by fastavro, times by astropy.time, magnitudes by astropy.units.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+from astropy.time import Time
+
+NAN = math.nan
+DETECTION, FORCED, LIMIT = 0, 1, 2
+OWN, ASSUMED, PRIVATE, WITHDRAWN, UNUSED = 1, 2, 4, 8, 16
+BANDS = {"u": 0, "g": 1, "r": 2, "i": 3, "z": 4, "y": 5, "Y": 5, None: 255}
+
+
+@dataclass
+class Expected:
+    """One point: time is MJD TAI, mid-exposure; fluxes in nJy."""
+
+    kind: int
+    source_id: int
+    band: int
+    time: float
+    flux: float
+    error: float
+    flags: int
+
+
+def njy(mag: float) -> float:
+    return float((mag * u.ABmag).to_value(u.nJy))
+
+
+def times(jd_starts: list[float], exposures: list[float]) -> np.ndarray:
+    """Mid-exposure MJD TAI of UTC starts."""
+    start = Time(np.array(jd_starts), np.zeros(len(jd_starts)), format="jd", scale="utc")
+    return (start.tai + np.array(exposures) / 2 * u.s).mjd if jd_starts else np.zeros(0)
+
+
+def _mag_flux(point: dict[str, Any]) -> tuple[float, float]:
+    sign = {"t": 1, "1": 1, "f": -1, "0": -1}[point["isdiffpos"]]
+    flux = sign * njy(point["magpsf"])
+    return flux, abs(flux) * math.log(10) / 2.5 * point["sigmapsf"]
+
+
+def ztf_points(record: dict[str, Any]) -> list[Expected]:
+    """The own point, then detections, limits and forced points in the packet's order."""
+    candidate = record["candidate"]
+    exposure = candidate.get("exptime")
+    own = _ztf_point(DETECTION, record["candid"], candidate, *_mag_flux(candidate), OWN)
+    history = record["prv_candidates"] or []
+    found = [
+        _ztf_point(DETECTION, p["candid"], p, *_mag_flux(p), 0) for p in history if p["candid"] is not None
+    ]
+    limits = [
+        _ztf_point(LIMIT, p["pid"], p, NAN, njy(p["diffmaglim"]) / 5, 0)
+        for p in history
+        if p["candid"] is None and p["diffmaglim"] is not None and p["diffmaglim"] >= 0
+    ]
+    given = [p for p in record.get("fp_hists") or [] if (p["forcediffimflux"] or -99999) > -99998]
+    forced = [_ztf_forced(p) for p in given]
+    exposures = [exposure or 30.0] + [30.0] * (len(found) + len(limits)) + [p["exptime"] for p in given]
+    points = [own, *found, *limits, *forced]
+    for point, time in zip(points, times([p.time for p in points], exposures), strict=True):
+        point.time = float(time)
+    own.flags |= 0 if exposure else ASSUMED
+    for point in found + limits:
+        point.flags |= ASSUMED
+    return points
+
+
+def _ztf_point(
+    kind: int, source_id: int, point: dict[str, Any], flux: float, error: float, flags: int
+) -> Expected:
+    band = {1: 1, 2: 2, 3: 3}[point["fid"]]
+    private = PRIVATE if point["programid"] in (2, 3) else 0
+    return Expected(kind, source_id, band, point["jd"], flux, error, flags | private)
+
+
+def _ztf_forced(p: dict[str, Any]) -> Expected:
+    scale = njy(p["magzpsci"])
+    flux = p["forcediffimflux"] * scale
+    systematic = math.log(10) / 2.5 * flux * p["magzpsciunc"]
+    error = math.sqrt((p["forcediffimfluxunc"] * scale) ** 2 + systematic**2)
+    return _ztf_point(FORCED, p["pid"], p, flux, error, 0 if p["procstatus"] == "0" else UNUSED)
+
+
+def _get(record: dict[str, Any], *names: str) -> Any:
+    return next((record[name] for name in names if record.get(name) is not None), None)
+
+
+def _number(value: Any) -> float:
+    return NAN if value is None else float(value)
+
+
+def lsst_points(record: dict[str, Any], unit: float = 1.0, forced_name: str = "ccdVisitId") -> list[Expected]:
+    """The own point, then detections, limits and forced points in the packet's order."""
+    own = _lsst_point(DETECTION, record["diaSource"]["diaSourceId"], record["diaSource"], unit)
+    own.flags |= OWN
+    points = [own]
+    points += [_lsst_point(DETECTION, p["diaSourceId"], p, unit) for p in record.get("prvDiaSources") or []]
+    for p in record.get("prvDiaNondetectionLimits") or []:
+        limit = _lsst_point(LIMIT, p["ccdVisitId"], p, unit)
+        limit.error = p["diaNoise"] * unit
+        points.append(limit)
+    for p in record.get("prvDiaForcedSources") or []:
+        image = p["visit"] * 256 + p["detector"] if "visit" in p else p[forced_name]
+        points.append(_lsst_point(FORCED, image, p, unit))
+    return points
+
+
+def _lsst_point(kind: int, source_id: int, p: dict[str, Any], unit: float) -> Expected:
+    time = _number(_get(p, "midpointMjdTai", "midPointTai"))
+    flux = _number(_get(p, "psfFlux", "psFlux")) * unit
+    error = _number(_get(p, "psfFluxErr", "psFluxErr")) * unit
+    doubtful = p.get("psfFlux_flag") is True or time > 90_000 or (kind != LIMIT and math.isnan(flux))
+    withdrawn = (p.get("timeWithdrawnMjdTai") or 0.0) > 0.0  # some write NaN or 0 for null
+    flags = (UNUSED if doubtful else 0) | (WITHDRAWN if withdrawn else 0)
+    return Expected(kind, source_id, BANDS[_get(p, "band", "filterName")], time, flux, error, flags)
