@@ -60,7 +60,7 @@ class RunSettings:
     )
     workers: int = _setting(1, "worker processes")
     topics: tuple[str, ...] = _setting(
-        ("^ztf_[0-9]{8}_programid1$", "^ztf_replay$", "^lsst-alerts-v.*$", "^lsst_replay$"),
+        ("^ztf_[0-9]{8}_programid1$", "^lsst-alerts-v.*$", "^[a-z0-9]+_replay$"),
         "input topics; a name starting with ^ is a pattern (librdkafka: [0-9], never \\d)",
     )
     batch_min: int = _setting(500, "alerts a transaction takes when the backlog is small")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from broker.errors import FilterError
-from broker.filters.model import Filter
+from broker.filter import Filter
 
 FILTER = "filter"
 SCHEMA = "schema"

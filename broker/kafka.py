@@ -86,6 +86,22 @@ def admin(kafka: KafkaSettings) -> AdminClient:
     return AdminClient(client_options(kafka))
 
 
+def watermarks(consumer: Consumer, topic: str, partition: int, patience_s: float = 30.0) -> tuple[int, int]:
+    """First and next offset of a partition; a partition without a leader for a moment is waited for.
+
+    Raises KafkaException when it stays away.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5.0)
+            return int(low), int(high)
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 def topic_partitions(client: AdminClient | Consumer, timeout_s: float = 10.0) -> dict[str, int]:
     """Number of partitions of every topic of the cluster.  Raises BrokerError if it does not answer."""
     try:

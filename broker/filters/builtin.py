@@ -6,7 +6,7 @@ and does not keep an alert out where it is NULL.
 
 from __future__ import annotations
 
-from broker.filters.model import Filter
+from broker.filter import Filter
 
 _NOT_MOVING = "(solar_system.associated is not true)"
 _REAL = "(reliability is null or reliability > 0.6)"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.errors import FilterError
+from broker.filter import Filter
 from broker.filters.compile import CompiledFilter, compile_filter
-from broker.filters.model import Filter
 from broker.table import ColumnSpec
 
 

@@ -109,7 +109,9 @@ def claims_with_filters(recall: Recall, hits: Bools, epochs: Sequence[int]) -> l
     hits : (filters, n);  epochs : (filters,) the control epoch of each filter's version
     """
     return [
-        Claim(claim.bucket, claim.field, claim.value + pack.pack_filters([epochs[f] for f in passed.tolist()]))
+        Claim(
+            claim.bucket, claim.field, claim.value + pack.pack_filters([epochs[f] for f in passed.tolist()])
+        )
         for row in np.flatnonzero(hits.any(axis=0)).tolist()
         for claim, passed in [(recall.claims[row], np.flatnonzero(hits[:, row]))]
     ]

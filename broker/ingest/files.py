@@ -156,8 +156,8 @@ def _tarball(path: Path) -> Iterator[FilePacket | Unsent]:
                 while (member := tar.next()) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # it keeps them all: a million a night
                     if member.isfile() and member.name.endswith(ALERT_SUFFIX):
-                        yield from _member(tar, member, raw.tell() - before)
-                        before = raw.tell()
+                        before, taken = raw.tell(), raw.tell() - before
+                        yield from _member(tar, member, taken)
             while plain.read(_TAR_CHUNK):
                 pass  # what tarfile takes for the end may be a cut: only the checksum at gzip's end tells
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:

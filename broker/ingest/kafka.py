@@ -19,7 +19,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from broker.config import KafkaSettings, RunSettings
 from broker.errors import RetryBatch, WorkerFenced
-from broker.kafka import PartitionKey, consumer_options
+from broker.kafka import PartitionKey, consumer_options, watermarks
 from broker.message import Message
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class KafkaInput:
         ]
         self._positions.update({(item.topic, item.partition): item.after for item in ranges})
         self._restart(set(self._disturbed))
-        return Polled([_message(message) for message in messages], ranges)
+        return Polled([as_message(message) for message in messages], ranges)
 
     def _ours(self, key: PartitionKey) -> bool:
         return key in self._positions and key not in self._disturbed
@@ -226,11 +226,11 @@ class KafkaInput:
             time.sleep(0.1)
 
     def _low(self, key: PartitionKey) -> int:
-        low, _ = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=_CALL_TIMEOUT_S)
-        return int(low)
+        return watermarks(self._consumer, *key, _COMMIT_PATIENCE_S)[0]
 
 
-def _message(raw: KafkaMessage) -> Message:
+def as_message(raw: KafkaMessage) -> Message:
+    """A record as librdkafka gives it, as ours; a missing value counts as empty, a missing time as 0."""
     kind, timestamp = raw.timestamp()
     return Message(
         raw.topic(),

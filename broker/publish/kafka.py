@@ -64,7 +64,7 @@ class KafkaOutput:
             )
             self._patiently(lambda: self._producer.commit_transaction(_CALL_TIMEOUT_S), "commit")
         except KafkaException as error:
-            self._abort(error.args[0])
+            self._abort(error.args[0], {packet.topic for packet in packets})
 
     def close(self) -> None:
         """Let go; anything unfinished was never visible."""
@@ -105,7 +105,7 @@ class KafkaOutput:
                 log.warning("%s: %s; trying again", what, cause.str())
                 self._producer.poll(0.1)
 
-    def _abort(self, cause: KafkaError) -> None:
+    def _abort(self, cause: KafkaError, topics: set[str]) -> None:
         if cause.fatal() or cause.code() == KafkaError._FENCED:
             raise WorkerFenced(f"the producer failed for good: {cause.str()}")
         try:
@@ -113,6 +113,15 @@ class KafkaOutput:
         except KafkaException as error:
             raise WorkerFenced(f"a transaction could not be aborted: {error.args[0].str()}") from error
         self._producer.poll(0)
-        if self._failures:
-            raise DeliveryFailed(dict(self._failures))
+        failures = self._failures or self._missing(topics)
+        if failures:
+            raise DeliveryFailed(dict(failures))
         raise RetryBatch(f"the transaction was aborted: {cause.str()}")
+
+    def _missing(self, topics: set[str]) -> dict[str, str]:
+        """Topics that are gone: the coordinator refuses a transaction with them without saying which."""
+        try:
+            present = self._producer.list_topics(timeout=_CALL_TIMEOUT_S).topics
+        except KafkaException:
+            return {}
+        return {topic: "the topic does not exist" for topic in topics if topic not in present}

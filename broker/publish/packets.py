@@ -19,7 +19,7 @@ from broker.astro.bands import BANDS
 from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.astro.times import mjd_tai_to_unix_s
 from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, AlertBatch
-from broker.filters.model import Filter
+from broker.filter import Filter
 from broker.lightcurves import FLAG_PRIVATE, LightCurves
 from broker.message import Message, Packet, Reject
 from broker.publish import records

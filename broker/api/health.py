@@ -1,0 +1,61 @@
+"""Is it alive, is it ready, what does it count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from broker.api.context import Context, ContextParameter
+from broker.errors import BrokerError
+from broker.kafka import topic_partitions
+
+_KAFKA_PATIENCE_S = 2.0
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/health")
+def health() -> dict[str, str]:
+    """The process is alive; says nothing about Kafka or Redis."""
+    return {"status": "alive"}
+
+
+@router.get("/ready")
+def ready(context: ContextParameter) -> JSONResponse:
+    """200 if Kafka, Redis and the control state are there, else 503 with what is missing and why."""
+    problems = {
+        what: why
+        for what, why in (
+            ("kafka", _kafka_problem(context)),
+            ("redis", _redis_problem(context)),
+            ("control", context.follower.problem),
+        )
+        if why
+    }
+    content: dict[str, Any] = {"ready": not problems, "missing": problems}
+    return JSONResponse(content, 503 if problems else 200)
+
+
+@router.get("/metrics")
+def metrics(context: ContextParameter) -> Response:
+    """Prometheus metrics of the API; the pipeline has its own port."""
+    return Response(context.metrics.exposition(), media_type=context.metrics.media_type)
+
+
+def _kafka_problem(context: Context) -> str:
+    try:
+        topic_partitions(context.admin, _KAFKA_PATIENCE_S)
+    except BrokerError as error:
+        return str(error)
+    return ""
+
+
+def _redis_problem(context: Context) -> str:
+    try:
+        context.redis.ping()
+    except redis.RedisError as error:
+        return f"Redis does not answer: {error}; is it running?"
+    return ""

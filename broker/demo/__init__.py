@@ -1,0 +1,1 @@
+"""Everything on this machine, and a live view of it."""

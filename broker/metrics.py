@@ -1,0 +1,34 @@
+"""Counters and histograms of the pipeline (prometheus-client).
+
+In a run of several workers each process writes its own files (PROMETHEUS_MULTIPROC_DIR, set by the parent
+before this module is imported) and the parent serves their sum on one port.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+_STAGE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+_LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 1800, 7200, 86400)
+_BATCH_BUCKETS = (1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+ALERTS = Counter("broker_alerts", "Alerts by survey and what became of them", ["survey", "outcome", "reason"])
+FILTER_HITS = Counter("broker_filter_hits", "Alerts that passed a filter", ["filter"])
+FILTER_FAILURES = Counter("broker_filter_failures", "Batches a filter could not judge", ["filter"])
+BATCHES = Counter("broker_batches", "Transactions by how they ended", ["result"])
+STAGE_SECONDS = Histogram(
+    "broker_stage_seconds", "Time a batch spends in a stage", ["stage"], buckets=_STAGE_BUCKETS
+)
+BATCH_SIZE = Histogram("broker_batch_messages", "Messages in a batch", buckets=_BATCH_BUCKETS)
+LATENCY = Histogram(
+    "broker_latency_seconds",
+    "From the input record's timestamp to the commit of its output",
+    buckets=_LATENCY_BUCKETS,
+)
+OBSERVED_LATENCY = Histogram(
+    "broker_observed_latency_seconds",
+    "From mid-exposure to the commit of the output",
+    buckets=_LATENCY_BUCKETS,
+)
+EXPIRED = Counter("broker_expired_records", "Input records that retention dropped before they were read")
+POINTS_DROPPED = Counter("broker_points_dropped", "Light-curve points dropped by history.max_points")

@@ -1,0 +1,205 @@
+"""The path of a batch, one call a stage: read this page first.
+
+    messages -> decode -> recall -> extract -> score -> judge -> packets
+
+A batch of alerts, never one alert, is the unit everywhere. Nothing here talks to Kafka: `service.py` brings
+the messages and sends what comes out, in one transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from broker.batch import AlertBatch
+from broker.columns import build_table, filter_columns
+from broker.config import Settings
+from broker.errors import RetryBatch
+from broker.features import catalog as features
+from broker.features.catalog import FEATURE_SPECS, extract, feature_set_hash
+from broker.filters.evaluate import evaluate
+from broker.filters.live import FilterSet
+from broker.history import merge
+from broker.history import recall as history_recall
+from broker.history.base import HistoryStore
+from broker.history.recall import Dedupe, Recall, claims_with_filters, outcome_counts, recall
+from broker.lightcurves import FLAG_PRIVATE
+from broker.message import Message, Packet, Reject
+from broker.publish import rows
+from broker.publish.packets import Judged, PacketWriter, dead_letter
+from broker.scores.catalog import Scorer, load_scorer
+from broker.surveys.avro import SchemaSource
+from broker.surveys.catalog import decode
+
+Counts = Counter[tuple[str, str, str]]
+"""Alerts by (survey, outcome, reason): outcome is in, published, rejected or duplicate."""
+UNKNOWN_SURVEY = "unknown"
+
+
+@dataclass
+class Outcome:
+    """What became of a batch: everything to be sent, and the account of it."""
+
+    packets: list[Packet] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counter)
+    hits: Counter[str] = field(default_factory=Counter)
+    """Alerts that passed each filter, by owner.name."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Filters that could not be evaluated, and why."""
+    stage_s: Counter[str] = field(default_factory=Counter)
+    """Seconds spent in each stage."""
+    ingested_ms: list[int] = field(default_factory=list)
+    observed_mjd_tai: list[float] = field(default_factory=list)
+    late_points_dropped: int = 0
+
+
+class Pipeline:
+    """Everything between the messages of a batch and the packets it becomes."""
+
+    def __init__(
+        self, store: HistoryStore, scorer: Scorer, schemas: SchemaSource, settings: Settings
+    ) -> None:
+        self._store = store
+        self._scorer = scorer
+        self._schemas = schemas
+        self._settings = settings
+        self.columns = filter_columns(FEATURE_SPECS, scorer.specs)
+        self.writer = PacketWriter(
+            FEATURE_SPECS,
+            scorer.specs,
+            feature_set=feature_set_hash(),
+            model=(scorer.id, scorer.version),
+            publish_private=settings.run.publish_private,
+        )
+
+    def process(self, messages: Sequence[Message], filters: FilterSet) -> Outcome:
+        """Judge a batch. When this returns, the store holds it durably and only sending is left.
+
+        Raises RetryBatch when the store is not there: nothing was counted, do the batch again.
+        """
+        outcome = Outcome()
+        with _timed(outcome, "decode"):
+            decoded = decode(messages, self._schemas)
+        for reject in decoded.rejects:
+            self._reject(outcome, UNKNOWN_SURVEY, messages[reject.message], reject)
+        for batch in decoded.batches:
+            self._process_survey(self._public(outcome, batch), filters, outcome)
+        return outcome
+
+    def _process_survey(self, batch: AlertBatch, filters: FilterSet, outcome: Outcome) -> None:
+        if len(batch) == 0:
+            return
+        with _timed(outcome, "history"):
+            dedupe, known = recall(self._store, batch, self._settings.history)
+        self._count_duplicates(outcome, batch, dedupe)
+        with _timed(outcome, "features"):
+            matrix = extract(known.curves, known.batch.midpoint_mjd_tai)
+        with _timed(outcome, "scores"):
+            scores = self._scorer.score(matrix)
+        with _timed(outcome, "filters"):
+            table = build_table(
+                known.batch, (FEATURE_SPECS, matrix), (self._scorer.specs, scores), known.history_incomplete
+            )
+            verdict = evaluate(filters.compiled, table)
+        with _timed(outcome, "encode"):
+            judged = Judged(
+                known.batch, known.keys, known.record_sha256, known.curves, matrix, scores,
+                verdict.masks, known.history_incomplete,
+            )  # fmt: skip
+            outcome.packets += self.writer.alerts(judged, filters.filters, filters.epoch)
+        with _timed(outcome, "store"):
+            self._keep(known, verdict.masks, filters)
+        _count_published(outcome, known, verdict.masks, filters)
+        names = [f"{item.owner}.{item.name}" for item in filters.filters]
+        outcome.failures |= {names[index]: why for index, why in verdict.failures.items()}
+
+    def _keep(
+        self, known: Recall, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], filters: FilterSet
+    ) -> None:
+        """Store the new points; a server that was replaced in between has forgotten the claims: redo."""
+        server = self._store.append(known.additions, claims_with_filters(known, hits, filters.epochs))
+        if server != known.server:
+            raise RetryBatch("Redis was restarted while a batch was in flight")
+
+    def _public(self, outcome: Outcome, batch: AlertBatch) -> AlertBatch:
+        """The batch without proprietary alerts, which become dead letters unless publishing them is set."""
+        private = (batch.flags & FLAG_PRIVATE) != 0
+        if self._settings.run.publish_private or not private.any():
+            return batch
+        detail = "proprietary programme; run.publish_private lets such alerts out"
+        for row in np.flatnonzero(private).tolist():
+            self._reject_alert(outcome, batch, row, "private_programme", detail)
+        return batch.take(~private)
+
+    def _count_duplicates(self, outcome: Outcome, batch: AlertBatch, dedupe: Dedupe) -> None:
+        counts = outcome_counts(dedupe)
+        outcome.counts[(batch.survey, "in", "")] += counts["fresh"] + counts["duplicate"]
+        outcome.counts[(batch.survey, "duplicate", "")] += counts["duplicate"]
+        for row in np.flatnonzero(dedupe.changed).tolist():
+            detail = "this diaSourceId was seen before with other content"
+            self._reject_alert(outcome, batch, row, "duplicate_changed", detail)
+
+    def _reject_alert(self, outcome: Outcome, batch: AlertBatch, row: int, reason: str, detail: str) -> None:
+        number = int(batch.message[row])
+        reject = Reject(number, int(batch.index[row]), reason, "history", detail)
+        digest = hashlib.sha256(batch.records[row]).hexdigest()
+        extra = (
+            ("diaSourceId", str(int(batch.dia_source_id[row])).encode()),
+            ("recordSha256", digest.encode()),
+        )
+        self._reject(outcome, batch.survey, batch.messages[number], reject, extra)
+
+    def _reject(
+        self,
+        outcome: Outcome,
+        survey: str,
+        message: Message,
+        reject: Reject,
+        extra: tuple[tuple[str, bytes], ...] = (),
+    ) -> None:
+        outcome.counts[(survey, "in", "")] += 1
+        outcome.counts[(survey, "rejected", reject.reason)] += 1
+        outcome.packets.append(dead_letter(message, reject, extra))
+
+
+def _count_published(
+    outcome: Outcome, known: Recall, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], filters: FilterSet
+) -> None:
+    batch = known.batch
+    outcome.counts[(batch.survey, "published", "")] += len(batch)
+    for item, count in zip(filters.filters, hits.sum(axis=1).tolist(), strict=True):
+        if count:
+            outcome.hits[f"{item.owner}.{item.name}"] += count
+    timestamps = np.array([message.timestamp_ms for message in batch.messages], dtype=np.int64)
+    outcome.ingested_ms += timestamps[batch.message].tolist()
+    outcome.observed_mjd_tai += batch.midpoint_mjd_tai.tolist()
+    outcome.late_points_dropped += known.dropped_points
+
+
+def shipped_or_chosen_scorer(settings: Settings) -> Scorer:
+    """The model bundle of the settings, checked against the features that this code computes."""
+    folder = Path(settings.run.model) if settings.run.model else None
+    return load_scorer(folder, feature_names=[spec.name for spec in FEATURE_SPECS])
+
+
+def warm_up(scorer: Scorer) -> None:
+    """Compile every kernel, or load it from the cache: a worker joins its group only when warm."""
+    merge.warm_up()
+    history_recall.warm_up()
+    features.warm_up()
+    scorer.score(np.full((1, len(FEATURE_SPECS)), np.nan))
+    rows.warm_up()
+
+
+@contextmanager
+def _timed(outcome: Outcome, stage: str, clock: Callable[[], float] = time.perf_counter) -> Iterator[None]:
+    start = clock()
+    yield
+    outcome.stage_s[stage] += clock() - start  # type: ignore[assignment]

@@ -1,0 +1,229 @@
+"""One worker: messages in, one transaction a batch, and what to do when something is not there.
+
+The loop is plain; the care is in what follows a fault. Redis or Kafka away: abort, go back to the committed
+offsets, try again. A filter's topic gone: abort, pause that filter, do the batch again without it. Another
+process in our slot: exit and be restarted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from broker import control
+from broker.astro.times import unix_s_to_mjd_tai
+from broker.config import Settings
+from broker.control_topic import ControlTail, ControlWriter
+from broker.errors import RetryBatch
+from broker.filter import Filter
+from broker.filters.live import FilterSet, compile_set
+from broker.heartbeats import Heartbeat, HeartbeatSender
+from broker.history.redis import RedisStore
+from broker.ingest.kafka import KafkaInput, Polled
+from broker.message import Packet
+from broker.metrics import (
+    ALERTS,
+    BATCH_SIZE,
+    BATCHES,
+    EXPIRED,
+    FILTER_FAILURES,
+    FILTER_HITS,
+    LATENCY,
+    OBSERVED_LATENCY,
+    POINTS_DROPPED,
+    STAGE_SECONDS,
+)
+from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_scorer, warm_up
+from broker.publish.kafka import DeliveryFailed, KafkaOutput
+from broker.publish.packets import encode_record
+from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
+from broker.slots import Slot
+from broker.surveys.avro import LocalSchemas
+from broker.topics import FILTERS, LEDGER, NOTICES
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 5.0
+_SECONDS_PER_DAY = 86400.0
+
+
+@dataclass
+class Worker:
+    """A worker from its start to its stop.
+
+    stopping : asked between batches; True ends the loop after the batch in flight
+    """
+
+    settings: Settings
+    slot: Slot
+    stopping: Callable[[], bool]
+
+    def run(self) -> None:
+        """Work until told to stop.  Raises WorkerFenced, or BrokerError when it cannot start."""
+        store = RedisStore(self.settings.redis.url, self.settings.history)
+        store.check()
+        scorer = shipped_or_chosen_scorer(self.settings)
+        self._pipeline = Pipeline(store, scorer, LocalSchemas(), self.settings)
+        warm_up(scorer)
+        self._tail = ControlTail(self.settings.kafka)
+        self._control = ControlWriter(self.settings.kafka)
+        self._announced: set[int] = set()
+        self._ready = False
+        self._filters = FilterSet(-1)
+        self._tail.catch_up()
+        self._announce_schemas()
+        self._swap_filters()
+        self._output = KafkaOutput(self.settings.kafka, self.slot.id)
+        self._input = KafkaInput(self.settings.kafka, self.settings.run, self.slot.id)
+        self._heart = HeartbeatSender(self.settings.redis.url, self.settings.run.group, self._beat)
+        try:
+            self._loop()
+        finally:
+            self._heart.stop()
+            self._input.close()
+            self._output.close()
+            self._tail.close()
+            store.close()
+
+    def _loop(self) -> None:
+        pause = _FIRST_PAUSE_S
+        while not self.stopping():
+            if self._tail.poll():
+                self._swap_filters()
+            try:
+                self._step()
+                pause = _FIRST_PAUSE_S
+            except DeliveryFailed as failed:
+                BATCHES.labels("aborted").inc()
+                self._pause_filters(failed)
+                self._again(pause)
+            except RetryBatch as trouble:
+                BATCHES.labels("aborted").inc()
+                log.warning("%s: %s; the batch will be done again", self.slot.id, trouble)
+                self._again(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _step(self) -> None:
+        polled = self._input.poll()
+        if self._input.assigned and not self._ready:
+            self._ready = True
+            self._heart.now()
+        if not polled:
+            return
+        outcome = self._pipeline.process(polled.messages, self._filters)
+        self._announce_schemas()
+        ledger = Packet(LEDGER, self.slot.id.encode(), self._ledger_record(polled, outcome.counts))
+        packets = [*outcome.packets, ledger]
+        start = time.perf_counter()
+        self._output.transact(packets, KafkaInput.offsets(polled), self._input.metadata())
+        outcome.stage_s["transaction"] = time.perf_counter() - start  # type: ignore[assignment]
+        self._measure(polled, outcome)
+
+    def _again(self, pause_s: float) -> None:
+        """Back to the committed offsets, however long the cluster takes to tell them."""
+        while not self.stopping():
+            time.sleep(pause_s)
+            try:
+                return self._input.rewind()
+            except RetryBatch as trouble:
+                log.warning("%s: %s", self.slot.id, trouble)
+
+    def _swap_filters(self) -> None:
+        """Take the newest epoch; called between batches only, so a batch is judged by one epoch."""
+        state = self._tail.state
+        if state.epoch == self._filters.epoch:
+            return
+        known = dict(self._filters.refused)
+        self._filters = compile_set(
+            state.epoch, state.active_filters(), state.filter_epochs, self._pipeline.columns
+        )
+        for name, why in self._filters.refused:
+            if known.get(name) != why:
+                log.error("filter %s is not evaluated: %s", name, why)
+        if hasattr(self, "_heart"):
+            self._heart.now()
+
+    def _announce_schemas(self) -> None:
+        """Put every schema we may refer to into `control` before anything refers to it."""
+        new = self._pipeline.writer.schemas.keys() - self._announced - self._tail.state.schemas.keys()
+        for identifier in sorted(new):
+            self._control.write(*control.schema_record(identifier, self._pipeline.writer.schemas[identifier]))
+        self._announced |= new
+
+    def _pause_filters(self, failed: DeliveryFailed) -> None:
+        """A filter whose topic cannot be written must not stop the others: pause it, and say so."""
+        latest = self._tail.state.latest_filters()
+        epoch = self._tail.state.epoch
+        for topic, why in failed.failures.items():
+            item = latest.get(topic.removeprefix(FILTERS)) if topic.startswith(FILTERS) else None
+            if item is None:
+                log.error("%s cannot be written: %s", topic, why)
+                continue
+            log.error("pausing filter %s.%s: its topic cannot be written: %s", item.owner, item.name, why)
+            epoch = self._control.write(*control.filter_record(replace(item, state="paused")))
+            self._notice(item, f"paused: topic {topic} cannot be written ({why}); resume it once it can")
+        self._tail.wait_for(epoch)
+        self._swap_filters()
+
+    def _notice(self, item: Filter, text: str) -> None:
+        notice = {
+            "owner": item.owner,
+            "subject": f"{item.owner}.{item.name}",
+            "kind": "filter_paused",
+            "text": text,
+            "at": int(time.time() * 1000),
+        }
+        self._control.send(NOTICES, item.owner.encode(), encode_record(NOTICE_SCHEMA, notice))
+
+    def _ledger_record(self, polled: Polled, counts: Counts) -> bytes:
+        record = {
+            "slot": self.slot.id,
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
+            "epoch": self._filters.epoch,
+            "committedAt": int(time.time() * 1000),
+            "partitions": [
+                {
+                    "topic": item.topic,
+                    "partition": item.partition,
+                    "before": item.before,
+                    "after": item.after,
+                    "expired": item.expired,
+                }
+                for item in polled.ranges
+            ],
+            "counts": [
+                {"survey": survey, "outcome": outcome, "reason": reason, "count": count}
+                for (survey, outcome, reason), count in sorted(counts.items())
+                if count
+            ],
+        }
+        return encode_record(LEDGER_SCHEMA, record)
+
+    def _measure(self, polled: Polled, outcome: Outcome) -> None:
+        """Metrics of a committed batch: what was aborted is never counted."""
+        now = time.time()
+        now_mjd = float(unix_s_to_mjd_tai(now))
+        BATCHES.labels("committed").inc()
+        BATCH_SIZE.observe(len(polled.messages))
+        for key, count in outcome.counts.items():
+            ALERTS.labels(*key).inc(count)
+        for name, count in outcome.hits.items():
+            FILTER_HITS.labels(name).inc(count)
+        for name in outcome.failures:
+            FILTER_FAILURES.labels(name).inc()
+        for stage, seconds in outcome.stage_s.items():
+            STAGE_SECONDS.labels(stage).observe(seconds)
+        for ingested in outcome.ingested_ms:
+            LATENCY.observe(max(0.0, now - ingested / 1000))
+        for observed in outcome.observed_mjd_tai:
+            OBSERVED_LATENCY.observe(max(0.0, (now_mjd - observed) * _SECONDS_PER_DAY))
+        EXPIRED.inc(sum(item.expired for item in polled.ranges))
+        POINTS_DROPPED.inc(outcome.late_points_dropped)
+
+    def _beat(self) -> Heartbeat:
+        return Heartbeat(self.slot.id, self._filters.epoch, self._ready, os.getpid())
