@@ -90,14 +90,14 @@ class KafkaInput:
         """
         self._disturbed.clear()
         messages: list[KafkaMessage] = []
-        size, timeout = 0, self._run.poll_ms / 1000
+        size, deadline = 0, time.monotonic() + self._run.poll_ms / 1000
         while len(messages) < self._run.batch_max and size < self._run.batch_max_mib << 20:
-            chunk = self._consume(min(_CHUNK, self._run.batch_max - len(messages)), timeout)
-            if not chunk:
-                break
+            patience = deadline - time.monotonic() if len(messages) < self._run.batch_min else 0.0
+            chunk = self._consume(min(_CHUNK, self._run.batch_max - len(messages)), max(0.0, patience))
             messages += chunk
             size += sum(len(message) for message in chunk)
-            timeout = 0.0 if len(messages) >= self._run.batch_min else timeout
+            if not chunk and patience <= 0.0:
+                break
         return self._account(messages)
 
     def rewind(self) -> None:
