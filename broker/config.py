@@ -103,6 +103,9 @@ class ApiSettings:
 
     host: str = _setting("127.0.0.1", "address the API listens on")
     port: int = _setting(8642, "its port; 0 = any free one")
+    hosts: tuple[str, ...] = _setting(
+        (), "Host names the API answers to besides loopback's; empty = any, if it listens on another address"
+    )
     url: str = _setting("", "address others reach the API by, where it is not http://host:port")
 
 

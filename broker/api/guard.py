@@ -2,7 +2,8 @@
 
 A browser lets any page send a POST of form or plain text to any address, and a name that its owner points at
 127.0.0.1 passes for that page's own server. So bodies must be JSON (which a page cannot send to a stranger
-without asking first, and we never agree), and while we listen on loopback the Host must be ours.
+without asking first, and we never agree), and while we listen on loopback, or api.hosts is set, the Host must
+be ours.
 """
 
 from __future__ import annotations
@@ -51,11 +52,14 @@ class Guard:
 
 
 def allowed_hosts(settings: ApiSettings) -> frozenset[str]:
-    """The Host names we answer to; empty = any, as behind an address that is not loopback."""
-    if host_name(settings.host) not in _LOOPBACK:
+    """The Host names we answer to: loopback's, api.url's and api.hosts.
+
+    Empty = any: when we listen on an address that is not loopback and api.hosts does not say who we are.
+    """
+    if host_name(settings.host) not in _LOOPBACK and not settings.hosts:
         return frozenset()
     own = urlsplit(settings.url).hostname
-    return frozenset({*_LOOPBACK, *([own] if own else [])})
+    return frozenset({*_LOOPBACK, *settings.hosts, *([own] if own else [])})
 
 
 def host_name(host: str) -> str:

@@ -48,3 +48,8 @@ def test_on_loopback_only_its_names_and_the_configured_one_are_ours() -> None:
 
 def test_on_another_address_any_name_will_do() -> None:
     assert allowed_hosts(ApiSettings(host="0.0.0.0")) == frozenset()
+
+
+def test_named_hosts_are_enforced_on_any_address() -> None:
+    named = allowed_hosts(ApiSettings(host="0.0.0.0", hosts=("api",), url="http://alerts.example.org:8642"))
+    assert named == {"localhost", "127.0.0.1", "::1", "api", "alerts.example.org"}
