@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,8 +71,10 @@ class Balance:
         return not self.problems
 
 
-def balance(settings: Settings, *, verify: bool = False) -> Balance:
+def balance(settings: Settings, *, verify: bool = False, tick: Callable[[], None] = lambda: None) -> Balance:
     """Add up the ledger of a cluster; with `verify`, count the output topics as well.
+
+    tick : called for each record counted
 
     The pipeline may go on meanwhile: what is counted must lie between the ledger before and after.
     Raises BrokerError.
@@ -83,7 +85,7 @@ def balance(settings: Settings, *, verify: bool = False) -> Balance:
         raise BrokerError("there is no ledger yet; `broker run` keeps it")
     committed = committed_offsets(client, settings.run.group)
     account = _read_account(settings, topics[LEDGER])
-    found = _count_outputs(settings, client, topics) if verify else None
+    found = _count_outputs(settings, client, topics, tick) if verify else None
     inputs = input_partitions(client, settings.run.topics)
     waiting = lag_of(end_offsets(client, inputs), start_offsets(client, inputs), committed)
     spans = sorted(account.ranges.items())
@@ -163,17 +165,22 @@ def _miscounts(found: Mapping[str, int], before: Mapping[str, int], after: Mappi
     ]
 
 
-def _count_outputs(settings: Settings, client: Any, topics: Mapping[str, int]) -> dict[str, int]:
+def _count_outputs(
+    settings: Settings, client: Any, topics: Mapping[str, int], tick: Callable[[], None]
+) -> dict[str, int]:
     """Committed records of the output topics; no figure where retention has begun to drop some."""
     outputs = {
         "published": [name for name in topics if name.startswith(ALERTS)],
         "rejected": [name for name in topics if name == DEAD_LETTERS],
     }
-    found = {}
+    found: dict[str, int] = {}
     for outcome, names in outputs.items():
         starts = start_offsets(client, [(name, part) for name in names for part in range(topics[name])])
-        if not any(starts.values()):
-            found[outcome] = sum(
-                1 for name in names for _ in committed_values(settings.kafka, name, topics[name])
-            )
+        if any(starts.values()):
+            continue
+        found[outcome] = 0
+        for name in names:
+            for _ in committed_values(settings.kafka, name, topics[name]):
+                found[outcome] += 1
+                tick()
     return found

@@ -28,9 +28,12 @@ def ledger(
     Also checks that the offsets of all transactions cover each input partition without hole or overlap.
     """
     from broker.assemble import connected  # noqa: PLC0415
+    from broker.cli.progress import Meter  # noqa: PLC0415
     from broker.ledger import balance  # noqa: PLC0415
 
-    result = balance(connected(settings_from(kafka, redis)), verify=verify)
+    settings = connected(settings_from(kafka, redis))
+    with Meter("output records counted", 0) as meter:
+        result = balance(settings, verify=verify, tick=lambda: meter.advance(1, 1))
     if as_json:
         print(json.dumps(as_dict(result)))
     else:
