@@ -193,4 +193,5 @@ def test_a_deleted_filter_topic_pauses_that_filter_alone(stage: Stage) -> None:
     hits = decoded(stage.bootstrap, "filters.local.healthy")
     assert len(hits) == 250
     notices = decoded(stage.bootstrap, "notices")
-    assert [notice["subject"] for notice in notices if notice["kind"] == "filter_paused"] == ["local.doomed"]
+    paused = {notice["subject"] for notice in notices if notice["kind"] == "filter_paused"}
+    assert paused == {"local.doomed"}, "two workers that notice at once may both say so"
