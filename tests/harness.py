@@ -133,10 +133,11 @@ def headers(message: Any) -> dict[str, str]:
 
 
 def send(bootstrap: str, topic: str, values: list[bytes]) -> None:
-    """Produce values to a topic."""
+    """Produce values to a topic, to its partitions in turn."""
     producer = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 17 * 2**20, "linger.ms": 5})
-    for value in values:
-        producer.produce(topic, value)
+    partitions = len(producer.list_topics(topic, timeout=10).topics[topic].partitions)
+    for number, value in enumerate(values):
+        producer.produce(topic, value, partition=number % partitions)
         producer.poll(0)
     assert producer.flush(60) == 0
 

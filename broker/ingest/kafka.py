@@ -176,8 +176,7 @@ class KafkaInput:
         """Records between two positions that are gone because retention outran us."""
         if found <= expected:
             return 0
-        low, _ = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
-        return max(0, min(int(low), found) - expected)
+        return max(0, min(self._low(key), found) - expected)
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self.assigned = True

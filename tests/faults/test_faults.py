@@ -6,6 +6,7 @@ alerts flow. What is asserted is read back with isolation read_committed and com
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import struct
@@ -16,13 +17,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from harness import Shell, decoded, headers, read_all, records_of, repeated, send, sha256, wait_until
 
 from broker.config import load
 from broker.embedded import OwnedServers, owned
 from broker.errors import BrokerError
-from broker.kafka import admin
+from broker.kafka import admin, end_offsets
 from broker.lag import backlog
 from broker.simulate import simulate_ztf
 
@@ -195,3 +196,21 @@ def test_a_deleted_filter_topic_pauses_that_filter_alone(stage: Stage) -> None:
     notices = decoded(stage.bootstrap, "notices")
     paused = {notice["subject"] for notice in notices if notice["kind"] == "filter_paused"}
     assert paused == {"local.doomed"}, "two workers that notice at once may both say so"
+
+
+def test_records_that_expired_unread_are_counted(stage: Stage) -> None:
+    """They are a line in the ledger, never a silent jump."""
+    stage.feed(40)
+    stage.shell("run", "--until-idle", "1")
+    sent = len(stage.sent)
+    stage.feed(200)
+    lost = stage.sent[sent:]
+    del stage.sent[sent:]
+    ends = end_offsets(stage.admin, [(TOPIC, number) for number in range(4)])
+    cuts = [TopicPartition(topic, number, end) for (topic, number), end in ends.items()]
+    for done in stage.admin.delete_records(cuts).values():
+        done.result()
+    stage.feed(40)
+    stage.shell("run", "--until-idle", "1")
+    stage.check()
+    assert json.loads(stage.shell("ledger", "--json"))["expired"] == len(lost)
