@@ -23,11 +23,10 @@ def train(
 
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("training", total=1.0)
-        report = run(
-            data,
-            out,
-            seed=seed,
-            progress=lambda done, text: bar.update(task, completed=done, description=text),
-        )
-    print(f"wrote {out}")
-    print(report)
+
+        def show(done: float, text: str) -> None:
+            bar.update(task, completed=done, description=text)
+
+        report = run(data, out, seed=seed, progress=show)
+    print(f"bundle: {report.bundle}\nreport: {report.page}")
+    print(f"use it: broker run --model {report.bundle}")

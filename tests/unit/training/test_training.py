@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from labelled import write_folder
 
 from broker.errors import BrokerError
 from broker.features.catalog import FEATURES
@@ -21,55 +22,6 @@ from broker.training.split import PARTS, Split, check_disjoint, split_groups
 from broker.training.train import Report, train
 
 GRID = (Settings(num_leaves=4, learning_rate=0.2, min_data_in_leaf=5, trees=10),)
-SOURCE = {"SNIa": "ztf_bts_snia", "AGN": "ztf_alert_histories", "SNII": "ztf_alert_histories"}
-Row = dict[str, object]
-
-
-def bell(days: np.ndarray) -> np.ndarray:
-    """Magnitudes of something that rises and fades."""
-    return 17.5 + 0.004 * (days - 15.0) ** 2
-
-
-def flicker(days: np.ndarray) -> np.ndarray:
-    """Magnitudes of something that varies without end."""
-    return 19.0 + 0.5 * np.sin(days * 2.1)
-
-
-def object_rows(label: str, name: str, group: str, rng: np.random.Generator) -> tuple[Row, list[Row]]:
-    """Label and photometry of one object, as the labelled folder has them."""
-    days = np.sort(rng.uniform(0.0, 40.0, 16))
-    mags = (bell if label.startswith("SN") else flicker)(days) + rng.normal(0.0, 0.05, len(days))
-    source = SOURCE[label]
-    base: Row = {"source": source, "object": name, "flux": None, "fluxerr": None, "upperlimit": False}
-    photometry: list[Row] = [
-        {**base, "mjd": 59_000.0 + day, "band": band, "mag": mag, "magerr": 0.05}
-        for day, mag, band in zip(days, mags, ["ztfg", "ztfr"] * 8, strict=True)
-    ]
-    photometry.append(
-        {**base, "mjd": 58_999.0, "band": "ztfg", "mag": -1006.0, "magerr": None, "upperlimit": True}
-    )
-    photometry.append({**base, "mjd": 59_001.0, "band": "ztfr", "mag": 20.9, "magerr": 0.4})  # below 5 sigma
-    return {"source": source, "object": name, "label": label, "group": group}, photometry
-
-
-def write_folder(folder: Path, counts: dict[str, int]) -> Path:
-    """A labelled folder with some objects of each class, every fourth one under two names."""
-    rng = np.random.default_rng(11)
-    labels: list[Row] = []
-    photometry: list[Row] = []
-    for label, count in counts.items():
-        for i in range(count):
-            for name in [f"{label}{i}", f"{label}{i}b"][: 2 if i % 4 == 0 else 1]:
-                own, rows = object_rows(label, name, f"group {label}{i}", rng)
-                labels.append(own)
-                photometry.extend(rows)
-    types = {"flux": pa.float32(), "fluxerr": pa.float32(), "mag": pa.float64(), "magerr": pa.float64()}
-    table = pa.Table.from_pylist(photometry)
-    for name, kind in types.items():
-        table = table.set_column(table.column_names.index(name), name, table[name].cast(kind))
-    pq.write_table(table, folder / "photometry.parquet")
-    pq.write_table(pa.Table.from_pylist(labels), folder / "labels.parquet")
-    return folder
 
 
 @pytest.fixture(scope="module")

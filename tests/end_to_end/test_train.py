@@ -1,0 +1,38 @@
+"""`broker train` by the command line, and a run that scores with the bundle it made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness import Shell, decoded
+from labelled import write_folder
+
+from broker.embedded import owned
+
+
+def test_a_trained_bundle_scores_the_stream(tmp_path: Path) -> None:
+    data = tmp_path / "labelled"
+    data.mkdir()
+    write_folder(data, {"SNIa": 60, "AGN": 45})
+    said = Shell(None, tmp_path)("train", "--data", "labelled", "--out", "made", "--seed", "2")
+    bundle = next(line.split(": ", 1)[1] for line in said.splitlines() if line.startswith("bundle: "))
+    report = next(line.split(": ", 1)[1] for line in said.splitlines() if line.startswith("report: "))
+    assert "confusion" in (tmp_path / report).read_text().lower()
+    manifest = json.loads((tmp_path / bundle / "manifest.json").read_text())
+    with owned(quiet=True) as servers:
+        shell = Shell(servers.addresses, tmp_path)
+        shell("simulate", "--alerts", "40", "--topic", "ztf_replay")
+        shell("run", "--model", bundle, "--until-idle", "1")
+        alerts = decoded(servers.addresses.bootstrap_servers, "alerts.ztf")
+    assert len(alerts) == 40
+    assert {alert["provenance"]["modelVersion"] for alert in alerts} == {str(manifest["version"])}
+    known = [name for name, value in alerts[0]["scores"].items() if value is not None]
+    assert "anomaly" in known
+    for alert in alerts:
+        leaves = [
+            value
+            for name, value in alert["scores"].items()
+            if name.startswith("prob_") and not name.startswith("prob_family_") and value is not None
+        ]
+        assert abs(sum(leaves) - 1) < 1e-5
