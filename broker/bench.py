@@ -16,8 +16,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from broker.assemble import prepare
 from broker.config import Settings
+from broker.history.redis import RedisStore
 from broker.kafka import (
     admin,
+    cluster_id,
     committed_values,
     consumer_options,
     create_topics,
@@ -102,7 +104,7 @@ def _fill(settings: Settings, topic: str, packets: Sequence[bytes]) -> None:
 
 def _pipeline_rate(settings: Settings, topic: str, group: str, workers: int, slots: Path) -> float:
     """Alerts a second, by the ledger's own times."""
-    redis.Redis.from_url(settings.redis.url).flushdb()
+    _empty(settings)
     run = replace(settings.run, group=group, workers=workers, topics=(topic,))
     changed = replace(settings, run=run, metrics=replace(settings.metrics, port=0))
     before = len(_ledger(settings))
@@ -114,6 +116,14 @@ def _pipeline_rate(settings: Settings, topic: str, group: str, workers: int, slo
     if max(times) == min(times):
         raise RuntimeError("everything fitted into one transaction: measure with more alerts")
     return float((sum(alerts) - alerts[first]) / (max(times) - min(times)))
+
+
+def _empty(settings: Settings) -> None:
+    """Forget all claims, and keep the workers from fetching them back from what was published before."""
+    redis.Redis.from_url(settings.redis.url).flushdb()
+    store = RedisStore(settings.redis.url, settings.history, cluster_id(admin(settings.kafka)))
+    store.mark_rebuilt()
+    store.close()
 
 
 def _bare_rate(settings: Settings, topic: str, repeat: int, out_bytes: int, count: int) -> float:

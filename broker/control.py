@@ -48,6 +48,11 @@ class ControlState:
         latest = self.latest_filters()
         return [latest[name] for name in sorted(latest) if latest[name].state == "active"]
 
+    def filter_addresses(self) -> dict[bytes, Filter]:
+        """Every version of every filter whose topic may be written to, by its mark (Filter.mark)."""
+        latest = self.latest_filters()
+        return {item.mark: item for (name, _), item in self.filters.items() if latest[name].state != "paused"}
+
 
 def apply(state: ControlState, offset: int, key: bytes | None, value: bytes | None) -> ControlState:
     """The state after one more control record; a record we cannot read is noted, never fatal."""

@@ -7,6 +7,7 @@ BrokerError
 ├── BundleError            a model bundle does not fit this version of the code
 ├── EmbeddedServerError    an embedded Kafka or Valkey did not start, or is not ours
 ├── RetryBatch             this batch must be aborted and done again (nothing is lost)
+│   └── HistoryLost        ... once Redis holds again what Kafka remembers
 └── WorkerFenced           another worker has this slot: exit and be restarted
 
 Faults in data are rows (`broker.message.Reject`), never exceptions.
@@ -48,6 +49,10 @@ class EmbeddedServerError(BrokerError):
 
 class RetryBatch(BrokerError):
     """The batch in flight must be aborted and done again; its input offsets were not committed."""
+
+
+class HistoryLost(RetryBatch):
+    """Redis does not hold what Kafka remembers: rebuild it, then do the batch again."""
 
 
 class WorkerFenced(BrokerError):

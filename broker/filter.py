@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -55,6 +56,16 @@ class Filter:
         """Its key in the control topic."""
         return f"filter/{self.owner}.{self.name}/{self.version}"
 
+    @property
+    def label(self) -> str:
+        """How a message names this version."""
+        return f"{self.owner}.{self.name}@{self.version}"
+
+    @property
+    def mark(self) -> bytes:
+        """How a claim names it (see filter_mark)."""
+        return filter_mark(self.label)
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, names in camelCase."""
         record = asdict(self)
@@ -70,6 +81,14 @@ class Filter:
             key = faulty[0] if faulty else "createdAt" if isinstance(version, int) else "version"
             raise FilterError(f"stored filter has a missing or malformed {key!r}; store it again")
         return cls(version=version, created_at=created_at, **{key: record[key] for key in _TEXTS})
+
+
+def filter_mark(label: str) -> bytes:
+    """Four bytes for a version of a filter: the same whatever the control topic has compacted away.
+
+    label : owner.name@version
+    """
+    return hashlib.blake2b(label.encode(), digest_size=4).digest()
 
 
 def check_name(what: str, name: str) -> None:

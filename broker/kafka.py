@@ -111,6 +111,14 @@ def topic_partitions(client: AdminClient | Consumer, timeout_s: float = 10.0) ->
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
 
+def cluster_id(client: AdminClient) -> str:
+    """The id a cluster was given when its storage was first made.  Raises BrokerError."""
+    try:
+        return str(client.list_topics(timeout=10.0).cluster_id)
+    except KafkaException as error:
+        raise BrokerError(f"Kafka does not answer: {error.args[0].str()}; is it running?") from error
+
+
 def end_offsets(client: AdminClient, partitions: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
     """High watermark of each partition."""
     return _offsets(client, partitions, OffsetSpec.latest())

@@ -31,4 +31,6 @@ OBSERVED_LATENCY = Histogram(
     buckets=_LATENCY_BUCKETS,
 )
 EXPIRED = Counter("broker_expired_records", "Input records that retention dropped before they were read")
+LATE_POINTS = Counter("broker_late_points", "Points merged that are older than the newest their object had")
+RETRACTIONS = Counter("broker_retractions", "Published alerts taken back because the survey withdrew them")
 POINTS_DROPPED = Counter("broker_points_dropped", "Light-curve points dropped by history.max_points")

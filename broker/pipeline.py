@@ -30,10 +30,11 @@ from broker.history import merge
 from broker.history import recall as history_recall
 from broker.history.base import HistoryStore
 from broker.history.recall import Dedupe, Recall, claims_with_filters, outcome_counts, recall
+from broker.history.retract import retractions, unclaimed
 from broker.lightcurves import FLAG_PRIVATE
 from broker.message import Message, Packet, Reject
 from broker.publish import rows
-from broker.publish.packets import Judged, PacketWriter, dead_letter
+from broker.publish.packets import Judged, PacketWriter, Withdrawn, dead_letter, retraction_notice
 from broker.scores.catalog import Scorer, load_scorer
 from broker.surveys.avro import SchemaSource
 from broker.surveys.catalog import decode
@@ -57,7 +58,9 @@ class Outcome:
     """Seconds spent in each stage."""
     ingested_ms: list[int] = field(default_factory=list)
     observed_mjd_tai: list[float] = field(default_factory=list)
-    late_points_dropped: int = 0
+    points_dropped: int = 0
+    late_points: int = 0
+    retractions: int = 0
 
 
 class Pipeline:
@@ -114,17 +117,36 @@ class Pipeline:
                 verdict.masks, known.history_incomplete,
             )  # fmt: skip
             outcome.packets += self.writer.alerts(judged, filters.filters, filters.epoch)
+            self._retract(outcome, known, judged, filters)
         with _timed(outcome, "store"):
             self._keep(known, verdict.masks, filters)
         _count_published(outcome, known, verdict.masks, filters)
         names = [f"{item.owner}.{item.name}" for item in filters.filters]
         outcome.failures |= {names[index]: why for index, why in verdict.failures.items()}
 
+    def _retract(self, outcome: Outcome, known: Recall, judged: Judged, filters: FilterSet) -> None:
+        """Tell those who got an alert that the survey took it back; a notice where nobody can be told."""
+        found = retractions(known, judged.hits, [item.mark for item in filters.filters])
+        missing = [mark for item in found for mark in item.marks if mark not in filters.addresses]
+        if found:
+            withdrawn = Withdrawn(
+                np.array([item.row for item in found], dtype=np.int64),
+                np.concatenate([item.point for item in found]),
+                np.array([item.to_alerts for item in found], dtype=np.bool_),
+                [[filters.addresses[m] for m in item.marks if m in filters.addresses] for item in found],
+            )
+            outcome.packets += self.writer.retractions(judged, withdrawn, filters.epoch)
+            outcome.retractions += sum(item.to_alerts for item in found)
+        strangers = unclaimed(known)
+        if strangers or missing:
+            outcome.packets.append(retraction_notice(known.batch.survey, strangers, len(missing)))
+
     def _keep(
         self, known: Recall, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], filters: FilterSet
     ) -> None:
         """Store the new points; a server that was replaced in between has forgotten the claims: redo."""
-        server = self._store.append(known.additions, claims_with_filters(known, hits, filters.epochs))
+        marks = [item.mark for item in filters.filters]
+        server = self._store.append(known.additions, claims_with_filters(known, hits, marks))
         if server != known.server:
             raise RetryBatch("Redis was restarted while a batch was in flight")
 
@@ -180,7 +202,8 @@ def _count_published(
     timestamps = np.array([message.timestamp_ms for message in batch.messages], dtype=np.int64)
     outcome.ingested_ms += timestamps[batch.message].tolist()
     outcome.observed_mjd_tai += batch.midpoint_mjd_tai.tolist()
-    outcome.late_points_dropped += known.dropped_points
+    outcome.points_dropped += known.dropped_points
+    outcome.late_points += known.late_points
 
 
 def shipped_or_chosen_scorer(settings: Settings) -> Scorer:

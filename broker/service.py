@@ -14,16 +14,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from broker import control
+from broker import control, rebuild
 from broker.astro.times import unix_s_to_mjd_tai
 from broker.config import Settings
 from broker.control_topic import ControlTail, ControlWriter
-from broker.errors import RetryBatch
+from broker.errors import BrokerError, HistoryLost, RetryBatch
 from broker.filter import Filter
 from broker.filters.live import FilterSet, compile_set
 from broker.heartbeats import Heartbeat, HeartbeatSender
 from broker.history.redis import RedisStore
 from broker.ingest.kafka import KafkaInput, Polled
+from broker.kafka import admin, cluster_id
 from broker.message import Packet
 from broker.metrics import (
     ALERTS,
@@ -32,9 +33,11 @@ from broker.metrics import (
     EXPIRED,
     FILTER_FAILURES,
     FILTER_HITS,
+    LATE_POINTS,
     LATENCY,
     OBSERVED_LATENCY,
     POINTS_DROPPED,
+    RETRACTIONS,
     STAGE_SECONDS,
 )
 from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_scorer, warm_up
@@ -65,7 +68,8 @@ class Worker:
 
     def run(self) -> None:
         """Work until told to stop.  Raises WorkerFenced, or BrokerError when it cannot start."""
-        store = RedisStore(self.settings.redis.url, self.settings.history)
+        cluster = cluster_id(admin(self.settings.kafka))
+        store = RedisStore(self.settings.redis.url, self.settings.history, cluster)
         store.check()
         scorer = shipped_or_chosen_scorer(self.settings)
         self._pipeline = Pipeline(store, scorer, LocalSchemas(), self.settings)
@@ -78,6 +82,7 @@ class Worker:
         self._tail.catch_up()
         self._announce_schemas()
         self._swap_filters()
+        rebuild.ensure(self.settings, store, self.stopping)
         self._output = KafkaOutput(self.settings.kafka, self.slot.id)
         self._input = KafkaInput(self.settings.kafka, self.settings.run, self.slot.id)
         self._heart = HeartbeatSender(self.settings.redis.url, self.settings.run.group, self._beat)
@@ -102,6 +107,9 @@ class Worker:
                 BATCHES.labels("aborted").inc()
                 self._pause_filters(failed)
                 self._again(pause)
+            except HistoryLost as lost:
+                # a rebuild may take longer than the group waits for a member: it is for a worker's start
+                raise BrokerError(f"{lost}; a new worker will rebuild it") from lost
             except RetryBatch as trouble:
                 BATCHES.labels("aborted").inc()
                 log.warning("%s: %s; the batch will be done again", self.slot.id, trouble)
@@ -140,7 +148,7 @@ class Worker:
             return
         known = dict(self._filters.refused)
         self._filters = compile_set(
-            state.epoch, state.active_filters(), state.filter_epochs, self._pipeline.columns
+            state.epoch, state.active_filters(), state.filter_addresses(), self._pipeline.columns
         )
         for name, why in self._filters.refused:
             if known.get(name) != why:
@@ -226,7 +234,9 @@ class Worker:
         for observed in outcome.observed_mjd_tai:
             OBSERVED_LATENCY.observe(max(0.0, (now_mjd - observed) * _SECONDS_PER_DAY))
         EXPIRED.inc(sum(item.expired for item in polled.ranges))
-        POINTS_DROPPED.inc(outcome.late_points_dropped)
+        POINTS_DROPPED.inc(outcome.points_dropped)
+        LATE_POINTS.inc(outcome.late_points)
+        RETRACTIONS.inc(outcome.retractions)
 
     def _beat(self) -> Heartbeat:
         return Heartbeat(self.slot.id, self._filters.epoch, self._ready, os.getpid())

@@ -23,6 +23,7 @@ VERBS: list[tuple[str, str]] = [
     ("listen", "What a topic carries, decoded"),
     ("filters", "Add, list, show and remove filters"),
     ("ledger", "Alerts in = published + rejected + duplicates"),
+    ("history", "Rebuild the light curves and claims in Redis"),
     ("train", "Train a model bundle from labelled light curves"),
     ("bench", "Measure this machine"),
     ("config", "Effective settings, and where each came from"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.errors import FilterError
 from broker.filter import Filter
@@ -15,21 +15,22 @@ from broker.table import ColumnSpec
 class FilterSet:
     """Filters and their compiled forms, in one order, at one epoch.
 
-    epochs : the control offset of each filter's version
+    addresses : every version of every filter that a message can be sent to, by its mark: paused filters are
+                left out (their topic may be what is wrong), removed ones keep their topic
     refused : name of a stored filter that this version of the code cannot compile -> why
     """
 
     epoch: int
     filters: tuple[Filter, ...] = ()
     compiled: tuple[CompiledFilter, ...] = ()
-    epochs: tuple[int, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
+    addresses: Mapping[bytes, Filter] = field(default_factory=dict)
 
 
 def compile_set(
     epoch: int,
     filters: Sequence[Filter],
-    filter_epochs: Mapping[tuple[str, int], int],
+    addresses: Mapping[bytes, Filter],
     specs: Mapping[str, ColumnSpec],
 ) -> FilterSet:
     """Compile what can be compiled; the others are named, and harm nobody."""
@@ -45,6 +46,6 @@ def compile_set(
         epoch,
         tuple(item for item, _ in good),
         tuple(compiled for _, compiled in good),
-        tuple(filter_epochs[(f"{item.owner}.{item.name}", item.version)] for item, _ in good),
         tuple(refused),
+        addresses,
     )

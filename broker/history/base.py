@@ -16,18 +16,38 @@ class Claim:
     value: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A detection of which an alert says that the survey took it back.
+
+    bucket, claim_field, field : where the detection's own claim and the note of its withdrawal are
+    carrier : the claim of the alert that says so: it counts only where that claim is in force
+    """
+
+    bucket: bytes
+    claim_field: bytes
+    field: bytes
+    carrier: Claim
+
+
 @dataclass(frozen=True)
 class Opened:
     """What a store held when a batch was opened.
 
     claims : for each claim asked, the one now in force: its own if it was first
+    withdrawn : for each claim asked, the note of its detection's withdrawal, empty if there is none
+    noted : for each withdrawal asked, the note now in force: its own if it was first
     curves : for each key asked, the stored points as bytes (empty if none)
     server : which incarnation of the server answered
+    rebuilt : whether it holds what Kafka remembers; if not, what it says of claims and points is void
     """
 
     claims: list[bytes]
+    withdrawn: list[bytes]
+    noted: list[bytes]
     curves: list[bytes]
     server: str
+    rebuilt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +66,22 @@ class Addition:
 class HistoryStore(Protocol):
     """A store of light curves and claims. Each method is one round trip, safe beside other workers.
 
-    Both raise RetryBatch when the store does not answer; repeating either is harmless.
+    All raise RetryBatch when the store does not answer; repeating any is harmless.
     """
 
-    def open(self, claims: Sequence[Claim], keys: Sequence[bytes]) -> Opened:
-        """Set each claim if it is absent and read the light curves."""
+    def open(
+        self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal], keys: Sequence[bytes]
+    ) -> Opened:
+        """Set each claim that is absent, note each withdrawal of which nobody told, read the light curves."""
 
     def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> str:
         """Store points, overwrite claims (with the filters that passed), and say which server did.
 
         Everything is on disk when this returns.
         """
+
+    def mark_rebuilt(self) -> None:
+        """Note that the store now holds what Kafka remembers."""
 
     def close(self) -> None:
         """Let go of the connection."""

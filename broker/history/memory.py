@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from broker.history.base import Addition, Claim, Opened
+from broker.history import pack
+from broker.history.base import Addition, Claim, Opened, Withdrawal
 
 
 class MemoryStore:
     """Light curves and claims in dictionaries; nothing expires."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, rebuilt: bool = True) -> None:
+        self._rebuilt = rebuilt
         self.claims: dict[tuple[bytes, bytes], bytes] = {}
         self.curves: dict[bytes, bytes] = {}
 
-    def open(self, claims: Sequence[Claim], keys: Sequence[bytes]) -> Opened:
-        """Set each claim if it is absent and read the light curves."""
+    def open(
+        self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal], keys: Sequence[bytes]
+    ) -> Opened:
+        """Set each claim that is absent, note each withdrawal of which nobody told, read the light curves."""
         held = [self.claims.setdefault((claim.bucket, claim.field), claim.value) for claim in claims]
-        return Opened(held, [self.curves.get(key, b"") for key in keys], "memory")
+        noted = [self._note(item) for item in withdrawals]
+        withdrawn = [self.claims.get((claim.bucket, b"r" + claim.field), b"") for claim in claims]
+        curves = [self.curves.get(key, b"") for key in keys]
+        return Opened(held, withdrawn, noted, curves, "memory", self._rebuilt)
+
+    def _note(self, item: Withdrawal) -> bytes:
+        carrier = self.claims.get((item.carrier.bucket, item.carrier.field), b"")
+        if pack.same_position(carrier, item.carrier.value):
+            value = carrier[: pack.POSITION_BYTES] + self.claims.get((item.bucket, item.claim_field), b"")
+            self.claims.setdefault((item.bucket, item.field), value)
+        return self.claims.get((item.bucket, item.field), b"")
 
     def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> str:
         """Store points and overwrite claims."""
@@ -30,6 +44,10 @@ class MemoryStore:
         for claim in claims:
             self.claims[(claim.bucket, claim.field)] = claim.value
         return "memory"
+
+    def mark_rebuilt(self) -> None:
+        """Note that the store now holds what Kafka remembers."""
+        self._rebuilt = True
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -24,6 +24,7 @@ from broker.lightcurves import (
     POINT,
     LightCurves,
     Points,
+    empty_light_curves,
 )
 
 F64 = npt.NDArray[np.float64]
@@ -37,6 +38,7 @@ class Merged:
     curves  : one row a key, in time order, withdrawn points left out
     added   : (m,) points to append, by key: `added_starts` (k+1)
     kept    : (m,) the copies worth keeping of each key, by `kept_starts` (k+1): what a compaction would write
+    late    : how many of `curves` are new to their key and older than the newest point it had
     """
 
     curves: LightCurves
@@ -44,6 +46,7 @@ class Merged:
     added_starts: I64
     kept: Points
     kept_starts: I64
+    late: int
 
 
 def merge(stored: LightCurves, fresh: LightCurves) -> Merged:
@@ -61,14 +64,30 @@ def merge(stored: LightCurves, fresh: LightCurves) -> Merged:
     added = np.empty(total, dtype=POINT)
     kept = np.empty(total, dtype=POINT)
     curve_starts, added_starts, kept_starts = (np.zeros(count + 1, dtype=np.int64) for _ in range(3))
-    _merge_rows(points, is_fresh, starts, curve, curve_starts, added, added_starts, kept, kept_starts)
+    late = _merge_rows(points, is_fresh, starts, curve, curve_starts, added, added_starts, kept, kept_starts)
     return Merged(
         LightCurves(curve[: curve_starts[-1]], curve_starts),
         added[: added_starts[-1]],
         added_starts,
         kept[: kept_starts[-1]],
         kept_starts,
+        int(late),
     )
+
+
+def known_by(stored: LightCurves, unix_s: float) -> LightCurves:
+    """Light curves as we knew them at a moment: of each point the copy then in force, if we had one.
+
+    stored : rows as the store keeps them, copies and withdrawn points included, in any order
+    unix_s : the moment [Unix s]; a point that was withdrawn later is there, with the values of its time
+    Kept are a point's copy in force and its oldest one, so what was in force between the two is not known:
+    the oldest stands for it.
+    """
+    early = stored.points["known_at"] <= unix_s
+    seen = np.concatenate([[0], np.cumsum(early)])
+    points = np.frombuffer(stored.points[early].tobytes(), dtype=POINT)
+    known = LightCurves(points, seen[stored.starts].astype(np.int64))
+    return merge(known, empty_light_curves(len(stored))).curves
 
 
 def as_known(curves: LightCurves, rows: I64, until_mjd: F64) -> LightCurves:
@@ -230,20 +249,26 @@ def _merge_rows(  # type: ignore[no-untyped-def]
     order = np.arange(len(points))
     scratch = np.empty(len(points), dtype=np.int64)
     merged = np.empty(len(points), dtype=points.dtype)
-    n_curve = n_added = n_kept = 0
+    n_curve = n_added = n_kept = late = 0
     for row in range(len(starts) - 1):
         low, high = starts[row], starts[row + 1]
+        newest = -np.inf
+        for k in range(low, high):
+            if not is_fresh[k] and points[k].midpoint_mjd_tai > newest:
+                newest = points[k].midpoint_mjd_tai
         _sort(points, order, scratch, low, high, False)
         n_merged = 0
         i = low
         while i < high:
             best = oldest = order[i]
+            is_new = is_fresh[order[i]]
             j = i + 1
             while j < high and _identity_order(points[order[i]], points[order[j]]) == 0:
                 if _beats(points[order[j]], points[best]):
                     best = order[j]
                 if _known_before(points[order[j]], points[oldest]):
                     oldest = order[j]
+                is_new = is_new and is_fresh[order[j]]
                 j += 1
             kept[n_kept] = points[best]
             n_kept += 1
@@ -260,6 +285,7 @@ def _merge_rows(  # type: ignore[no-untyped-def]
                 merged[n_merged] = points[best]
                 merged[n_merged].known_at = points[oldest].known_at
                 n_merged += 1
+                late += is_new and points[best].midpoint_mjd_tai < newest
             i = j
         by_time = np.arange(n_merged)
         _sort(merged, by_time, scratch, 0, n_merged, True)
@@ -267,6 +293,7 @@ def _merge_rows(  # type: ignore[no-untyped-def]
             curve[n_curve] = merged[by_time[k]]
             n_curve += 1
         curve_starts[row + 1], added_starts[row + 1], kept_starts[row + 1] = n_curve, n_added, n_kept
+    return late
 
 
 @numba.njit(cache=True, nogil=True)

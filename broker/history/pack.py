@@ -1,12 +1,17 @@
-"""The layout of what we keep in Redis, to the byte. Layout version: 1.
+"""The layout of what we keep in Redis, to the byte. Layout version: 2.
 
 `lc:{<key>}`       a string: 32-byte points (broker.lightcurves.POINT, little-endian) one after another
     0  f8 midpoint_mjd_tai   8  i8 source_id   16 f4 psf_flux   20 f4 psf_flux_err
     24 u4 known_at           28 u1 band        29 u1 kind       30 u2 flags
 `claims:{<survey>:<bucket>}`  a hash: field = 8 bytes diaSourceId (big-endian), value = 24 bytes
     0  4 bytes of BLAKE2b of the topic's name   4 u2 partition   6 u8 offset   14 u2 index
-    16 first 8 bytes of SHA-256 of the record     then 4 bytes for each filter that published it
+    16 first 8 bytes of SHA-256 of the record     then the 4-byte mark of each filter that published it
+                   for a withdrawn detection also: field = "r" and 8 bytes diaSourceId, value = 16 bytes
+    0  position, as above, of the first alert that told of the withdrawal   then the claim as it was then
+       (nothing if there was none): whom to tell, however often the batch has to be done again
 `layout`           the layout version
+`rebuilt:<cluster>` set once the server holds all that the Kafka cluster of this id remembers
+`rebuilding:<cluster>` the lock of the one worker that sees to that
 
 Ids of neighbouring exposures share their high bits, so a bucket is the claims of about one exposure, spread
 over 32: small enough for Redis to keep it as a compact list, and idle (so expiring) once the night is over.
@@ -22,8 +27,10 @@ import numpy as np
 
 from broker.lightcurves import POINT, Points
 
-LAYOUT_VERSION = b"1"
+LAYOUT_VERSION = b"2"
 CLAIM_BYTES = 24
+POSITION_BYTES = 16
+_MARK_BYTES = 4
 _POSITION = struct.Struct(">4sHQH")
 _ID = struct.Struct(">q")
 _BUCKET_SHIFT = 34
@@ -64,9 +71,14 @@ def same_content(claim: bytes, other: bytes) -> bool:
     return claim[_POSITION.size : CLAIM_BYTES] == other[_POSITION.size : CLAIM_BYTES]
 
 
-def pack_filters(filter_epochs: list[int]) -> bytes:
-    """The tail of a claim: the filters (by the epoch of their version) that published the alert."""
-    return struct.pack(f">{len(filter_epochs)}I", *filter_epochs)
+def claim_marks(claim: bytes) -> list[bytes]:
+    """The tail of a claim: the marks of the filters that published the alert."""
+    return [claim[at : at + _MARK_BYTES] for at in range(CLAIM_BYTES, len(claim), _MARK_BYTES)]
+
+
+def withdrawal_field(dia_source_id: int) -> bytes:
+    """The field, beside its claim, that says who first told of a detection's withdrawal."""
+    return b"r" + _ID.pack(dia_source_id)
 
 
 def unpack_points(blob: bytes) -> Points:

@@ -13,10 +13,19 @@ import numpy.typing as npt
 
 from broker.batch import SS_ASSOCIATED, AlertBatch
 from broker.config import HistorySettings
+from broker.errors import HistoryLost
 from broker.history import pack
-from broker.history.base import Addition, Claim, HistoryStore
+from broker.history.base import Addition, Claim, HistoryStore, Opened, Withdrawal
 from broker.history.merge import Merged, as_known, group, join_blobs, merge, wants_compaction
-from broker.lightcurves import DETECTION, FLAG_OWN, I64, POINT, LightCurves
+from broker.lightcurves import (
+    DETECTION,
+    FLAG_OWN,
+    FLAG_WITHDRAWN,
+    I64,
+    POINT,
+    LightCurves,
+    Points,
+)
 
 Bools = npt.NDArray[np.bool_]
 
@@ -35,12 +44,27 @@ class Dedupe:
     record_sha256: list[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A detection that the survey withdrew, as a fresh alert of the batch is the first to say.
+
+    row : that alert;  point : (1,) the detection as it says
+    claim : the detection's own claim as it was then, empty if there was none: nobody knows of an alert
+    """
+
+    row: int
+    point: Points
+    claim: bytes
+
+
 @dataclass(frozen=True)
 class Recall:
     """A batch's fresh alerts with their light curves, and what the store must still be told.
 
     keys : (n,) history keys, also the Kafka keys of what is published
     curves : n light curves, points up to each alert's own midpoint;  history_incomplete : (n,)
+    withdrawals : detections taken back;  withdrawn : (n,) notes of withdrawals that came before their alert
+    late_points : points older than the newest of their object that was stored
     """
 
     batch: AlertBatch
@@ -52,6 +76,9 @@ class Recall:
     additions: list[Addition]
     server: str
     dropped_points: int
+    late_points: int
+    withdrawals: list[Told]
+    withdrawn: list[bytes]
 
 
 def history_keys(batch: AlertBatch) -> list[bytes]:
@@ -72,13 +99,20 @@ def history_keys(batch: AlertBatch) -> list[bytes]:
 
 
 def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) -> tuple[Dedupe, Recall]:
-    """Open a batch: one round trip to the store, then everything in memory.  Raises RetryBatch."""
+    """Open a batch: one round trip to the store, then everything in memory.
+
+    Raises RetryBatch, its kind HistoryLost when the store must be rebuilt first.
+    """
     digests = [hashlib.sha256(record) for record in batch.records]
     claims = _claims(batch, [digest.digest() for digest in digests])
     keys = history_keys(batch)
     also = _solar_system_rows(batch, keys)
     asked = list(dict.fromkeys([*keys, *(key for _, key in also)]))
-    opened = store.open(claims, [pack.curve_key(key) for key in asked])
+    carriers, taken_back = _withdrawn_points(batch)
+    withdrawals = _withdrawals(batch.survey, claims, carriers, taken_back)
+    opened = store.open(claims, withdrawals, [pack.curve_key(key) for key in asked])
+    if not opened.rebuilt:
+        raise HistoryLost("Redis does not hold what Kafka remembers")
     dedupe = _judge_claims(claims, opened.claims, [digest.hexdigest().encode() for digest in digests])
     fresh = np.flatnonzero(dedupe.fresh)
     also = [(row, key) for row, key in also if dedupe.fresh[row]]
@@ -87,7 +121,7 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
     new = _points_by_key(batch, fresh, rows, [(row, number[key]) for row, key in also], len(asked))
     stored = join_blobs(opened.curves)
     merged = merge(stored, new)
-    additions, dropped = _additions(asked, opened.curves, stored, merged, settings.max_points)
+    additions, dropped = additions_of(asked, opened.curves, stored, merged, settings.max_points)
     kept = batch.take(fresh)
     curves = as_known(merged.curves, rows, kept.midpoint_mjd_tai)
     return dedupe, Recall(
@@ -100,21 +134,46 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
         additions,
         opened.server,
         dropped,
+        merged.late,
+        _first_told(withdrawals, opened, fresh, carriers, taken_back),
+        [opened.withdrawn[row] for row in fresh],
     )
 
 
-def claims_with_filters(recall: Recall, hits: Bools, epochs: Sequence[int]) -> list[Claim]:
+def claims_with_filters(recall: Recall, hits: Bools, marks: Sequence[bytes]) -> list[Claim]:
     """The claims of the alerts that passed a filter, with those filters noted: a retraction's addresses.
 
-    hits : (filters, n);  epochs : (filters,) the control epoch of each filter's version
+    hits : (filters, n);  marks : (filters,) Filter.mark
     """
-    return [
-        Claim(
-            claim.bucket, claim.field, claim.value + pack.pack_filters([epochs[f] for f in passed.tolist()])
-        )
-        for row in np.flatnonzero(hits.any(axis=0)).tolist()
-        for claim, passed in [(recall.claims[row], np.flatnonzero(hits[:, row]))]
-    ]
+    rows, passed = np.nonzero(hits.T)
+    tails: dict[int, bytes] = {}
+    for row, number in zip(rows.tolist(), passed.tolist(), strict=True):
+        tails[row] = tails.get(row, b"") + marks[number]
+    claims = recall.claims
+    return [Claim(claims[r].bucket, claims[r].field, claims[r].value + tail) for r, tail in tails.items()]
+
+
+def additions_of(
+    keys: Sequence[bytes], blobs: Sequence[bytes], stored: LightCurves, merged: Merged, max_points: int
+) -> tuple[list[Addition], int]:
+    """What to store of each key, and how many old points had to be dropped to stay below the cap."""
+    additions: list[Addition] = []
+    dropped = 0
+    stored_counts, kept_counts = np.diff(stored.starts), np.diff(merged.kept_starts)
+    added_counts = np.diff(merged.added_starts)
+    for row in np.flatnonzero(added_counts).tolist():
+        low, high = merged.kept_starts[row], merged.kept_starts[row + 1]
+        key = pack.curve_key(keys[row])
+        total = stored_counts[row] + added_counts[row]
+        if kept_counts[row] > max_points or wants_compaction(int(total), int(kept_counts[row])):
+            kept = merged.kept[low:high]
+            newest = np.argsort(kept["midpoint_mjd_tai"], kind="stable")[-max_points:]
+            dropped += len(kept) - len(newest)
+            additions.append(Addition(key, kept[np.sort(newest)].tobytes(), len(blobs[row])))
+        else:
+            points = merged.added[merged.added_starts[row] : merged.added_starts[row + 1]]
+            additions.append(Addition(key, points.tobytes()))
+    return additions, dropped
 
 
 def outcome_counts(dedupe: Dedupe) -> Counter[str]:
@@ -126,6 +185,39 @@ def outcome_counts(dedupe: Dedupe) -> Counter[str]:
 def warm_up() -> None:
     """Compile (or load from the cache) the kernel of this file."""
     _begins_midlife(np.zeros(1, dtype=POINT), np.array([0, 1]))
+
+
+def _withdrawn_points(batch: AlertBatch) -> tuple[I64, Points]:
+    """Detections of earlier alerts that the batch's packets say were taken back, and which packet says so."""
+    points = batch.points.points
+    flags = points["flags"] & (FLAG_WITHDRAWN | FLAG_OWN)
+    index = np.flatnonzero((flags == FLAG_WITHDRAWN) & (points["kind"] == DETECTION))
+    return np.searchsorted(batch.points.starts, index, side="right") - 1, points[index]
+
+
+def _withdrawals(survey: str, claims: Sequence[Claim], carriers: I64, points: Points) -> list[Withdrawal]:
+    return [
+        Withdrawal(
+            pack.claim_bucket(survey, source),
+            pack.claim_field(source),
+            pack.withdrawal_field(source),
+            claims[row],
+        )
+        for row, source in zip(carriers.tolist(), points["source_id"].tolist(), strict=True)
+    ]
+
+
+def _first_told(
+    withdrawals: Sequence[Withdrawal], opened: Opened, fresh: I64, carriers: I64, points: Points
+) -> list[Told]:
+    """The withdrawals whose note in force is a fresh alert's of this batch: each once, for good."""
+    number = {row: index for index, row in enumerate(fresh.tolist())}
+    told: dict[bytes, Told] = {}
+    for at, (item, note) in enumerate(zip(withdrawals, opened.noted, strict=True)):
+        row = number.get(int(carriers[at]))
+        if row is not None and pack.same_position(note, item.carrier.value):
+            told.setdefault(item.field, Told(row, points[at : at + 1], note[pack.POSITION_BYTES :]))
+    return list(told.values())
 
 
 def _claims(batch: AlertBatch, digests: Sequence[bytes]) -> list[Claim]:
@@ -171,29 +263,6 @@ def _points_by_key(
         np.concatenate([packets.points, own]), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     )
     return group(together, np.concatenate([rows, [key for _, key in also]]).astype(np.int64), keys)
-
-
-def _additions(
-    keys: Sequence[bytes], blobs: Sequence[bytes], stored: LightCurves, merged: Merged, max_points: int
-) -> tuple[list[Addition], int]:
-    """What to store of each key, and how many old points had to be dropped to stay below the cap."""
-    additions: list[Addition] = []
-    dropped = 0
-    stored_counts, kept_counts = np.diff(stored.starts), np.diff(merged.kept_starts)
-    added_counts = np.diff(merged.added_starts)
-    for row in np.flatnonzero(added_counts).tolist():
-        low, high = merged.kept_starts[row], merged.kept_starts[row + 1]
-        key = pack.curve_key(keys[row])
-        total = stored_counts[row] + added_counts[row]
-        if kept_counts[row] > max_points or wants_compaction(int(total), int(kept_counts[row])):
-            kept = merged.kept[low:high]
-            newest = np.argsort(kept["midpoint_mjd_tai"], kind="stable")[-max_points:]
-            dropped += len(kept) - len(newest)
-            additions.append(Addition(key, kept[np.sort(newest)].tobytes(), len(blobs[row])))
-        else:
-            points = merged.added[merged.added_starts[row] : merged.added_starts[row + 1]]
-            additions.append(Addition(key, points.tobytes()))
-    return additions, dropped
 
 
 @numba.njit(cache=True, nogil=True)

@@ -6,6 +6,7 @@ packing costs more than the rest of the stage.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,22 +16,41 @@ from redis.connection import ConnectionPool
 
 from broker.config import HistorySettings
 from broker.errors import BrokerError, RetryBatch
-from broker.history.base import Addition, Claim, Opened
-from broker.history.pack import LAYOUT_VERSION
+from broker.history.base import Addition, Claim, Opened, Withdrawal
+from broker.history.pack import LAYOUT_VERSION, POSITION_BYTES
 
 _SECONDS_PER_DAY = 86400
 _REPLACE = (
     b"if redis.call('STRLEN',KEYS[1])==tonumber(ARGV[1]) then redis.call('SET',KEYS[1],ARGV[2]) end return 1"
 )
+_NOTE = (
+    b"local carrier = redis.call('HGET',KEYS[2],ARGV[3]) or '' "
+    b"local position = string.sub(carrier,1,%d) "
+    b"if position ~= '' and position == ARGV[4] then "
+    b"redis.call('HSETNX',KEYS[1],ARGV[2],position .. (redis.call('HGET',KEYS[1],ARGV[1]) or '')) end "
+    b"return redis.call('HGET',KEYS[1],ARGV[2])"
+) % POSITION_BYTES
+"""Only the alert whose claim is in force may note a withdrawal: a duplicate will tell nobody."""
+_UNLOCK = b"if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('DEL',KEYS[1]) end return 1"
+_RENEW = (
+    b"if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0"
+)
+_LOCK_MS = 30_000
 _TROUBLE = (redis.ConnectionError, redis.TimeoutError, OSError)
 _CONNECT_TIMEOUT_S = 2.0
 _ANSWER_TIMEOUT_S = 30.0
 
 
 class RedisStore:
-    """Light curves and claims in one Redis database."""
+    """Light curves and claims in one Redis database, for one Kafka cluster.
 
-    def __init__(self, url: str, settings: HistorySettings) -> None:
+    cluster : that cluster's id; the note that the database is complete names it
+    """
+
+    def __init__(self, url: str, settings: HistorySettings, cluster: str) -> None:
+        self._marker = b"rebuilt:" + cluster.encode()
+        self._lock = b"rebuilding:" + cluster.encode()
+        self._token = secrets.token_hex(8).encode()
         self._pool = ConnectionPool.from_url(
             url, socket_connect_timeout=_CONNECT_TIMEOUT_S, socket_timeout=_ANSWER_TIMEOUT_S
         )
@@ -58,7 +78,8 @@ class RedisStore:
         if layout is not None and layout != LAYOUT_VERSION:
             raise BrokerError(
                 f"Redis holds light curves in layout {bytes(layout).decode()}, this version writes "
-                f"{LAYOUT_VERSION.decode()}: point redis.url at another database or flush this one"
+                f"{LAYOUT_VERSION.decode()}: point redis.url at another database or flush this one "
+                "(it is rebuilt from Kafka)"
             )
         value = bytes(policy[b"maxmemory-policy"] if isinstance(policy, dict) else policy[1]).decode()
         if value != "noeviction":
@@ -67,19 +88,34 @@ class RedisStore:
                 "set it to noeviction"
             )
 
-    def open(self, claims: Sequence[Claim], keys: Sequence[bytes]) -> Opened:
-        """Set each claim if it is absent and read the light curves."""
-        commands: list[tuple[bytes, ...]] = [(b"INFO", b"server")]
-        for claim in claims:
-            commands.append((b"HSETNX", claim.bucket, claim.field, claim.value))
-            commands.append((b"HGET", claim.bucket, claim.field))
-        commands += [(b"EXPIRE", bucket, self._claim_ttl) for bucket in {claim.bucket for claim in claims}]
+    def open(
+        self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal], keys: Sequence[bytes]
+    ) -> Opened:
+        """Set each claim that is absent, note each withdrawal of which nobody told, read the light curves."""
+        commands: list[tuple[bytes, ...]] = [(b"INFO", b"server"), (b"GET", self._marker)]
+        commands += [(b"HSETNX", claim.bucket, claim.field, claim.value) for claim in claims]
+        commands += [_note(item) for item in withdrawals]
+        asked = _by_bucket(claims)
+        commands += [(b"HMGET", bucket, *fields) for bucket, (_, fields) in asked.items()]
+        buckets = asked.keys() | {item.bucket for item in withdrawals}
+        commands += [(b"EXPIRE", bucket, self._claim_ttl) for bucket in buckets]
         if keys:
             commands.append((b"MGET", *keys))
         answers = self._exchange(commands)
-        held = [value or b"" for value in answers[2 : 2 + 2 * len(claims) : 2]]
-        curves = [value or b"" for value in answers[-1]] if keys else []
-        return Opened(held, curves, _run_id(answers[0]))
+        first_note = 2 + len(claims)
+        first_held = first_note + len(withdrawals)
+        held, withdrawn = [b""] * len(claims), [b""] * len(claims)
+        for (rows, _), values in zip(asked.values(), answers[first_held:], strict=False):
+            for number, row in enumerate(rows):
+                held[row], withdrawn[row] = values[2 * number] or b"", values[2 * number + 1] or b""
+        return Opened(
+            held,
+            withdrawn,
+            [value or b"" for value in answers[first_note:first_held]],
+            [value or b"" for value in answers[-1]] if keys else [],
+            _incarnation(answers[0], answers[1]),
+            answers[1] is not None,
+        )
 
     def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> str:
         """Store points, overwrite claims, and say which server did."""
@@ -91,8 +127,32 @@ class RedisStore:
                 commands.append((b"EVAL", _REPLACE, b"1", item.key, b"%d" % item.replace_length, item.points))
             commands.append((b"EXPIRE", item.key, self._curve_ttl))
         commands += [(b"HSET", claim.bucket, claim.field, claim.value) for claim in claims]
-        commands.append((b"INFO", b"server"))
-        return _run_id(self._exchange(commands)[-1])
+        commands += [(b"EXPIRE", bucket, self._claim_ttl) for bucket in {claim.bucket for claim in claims}]
+        commands += [(b"INFO", b"server"), (b"GET", self._marker)]
+        return _incarnation(*self._exchange(commands)[-2:])
+
+    def rebuilt(self) -> bool:
+        """Whether the database is known to hold what the cluster remembers.  Raises RetryBatch."""
+        return self._exchange([(b"GET", self._marker)])[0] is not None
+
+    def mark_rebuilt(self) -> None:
+        """Note that the store now holds what Kafka remembers: a new note each time, see `_incarnation`."""
+        self._exchange([(b"SET", self._marker, secrets.token_hex(8).encode())])
+
+    def lock(self) -> bool:
+        """Take, or go on holding, the right to rebuild; it lapses 30 s after the last call."""
+        lease = b"%d" % _LOCK_MS
+        renewed, taken = self._exchange(
+            [
+                (b"EVAL", _RENEW, b"1", self._lock, self._token, lease),
+                (b"SET", self._lock, self._token, b"NX", b"PX", lease),
+            ]
+        )
+        return bool(renewed) or taken is not None
+
+    def unlock(self) -> None:
+        """Let another rebuild; only if the right is still ours."""
+        self._exchange([(b"EVAL", _UNLOCK, b"1", self._lock, self._token)])
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -129,6 +189,30 @@ def _pack(commands: Sequence[tuple[bytes, ...]]) -> bytes:
         for word in command:
             parts.append(b"$%d\r\n%b\r\n" % (len(word), word))
     return b"".join(parts)
+
+
+def _note(item: Withdrawal) -> tuple[bytes, ...]:
+    """The command that notes a withdrawal and answers with the note in force."""
+    position = item.carrier.value[:POSITION_BYTES]
+    return (
+        b"EVAL", _NOTE, b"2", item.bucket, item.carrier.bucket,
+        item.claim_field, item.field, item.carrier.field, position,
+    )  # fmt: skip
+
+
+def _by_bucket(claims: Sequence[Claim]) -> dict[bytes, tuple[list[int], list[bytes]]]:
+    """For each bucket: which claims are in it, and the fields that hold them and their withdrawal."""
+    asked: dict[bytes, tuple[list[int], list[bytes]]] = {}
+    for row, claim in enumerate(claims):
+        rows, fields = asked.setdefault(claim.bucket, ([], []))
+        rows.append(row)
+        fields += (claim.field, b"r" + claim.field)
+    return asked
+
+
+def _incarnation(info: Any, marker: bytes | None) -> str:
+    """Which filling of which server answers: it changes when the server starts anew or is emptied."""
+    return f"{_run_id(info)}:{(marker or b'').decode()}"
 
 
 def _run_id(info: Any) -> str:

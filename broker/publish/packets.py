@@ -7,7 +7,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fastavro
@@ -18,17 +18,19 @@ from broker import __version__
 from broker.astro.bands import BANDS
 from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.astro.times import mjd_tai_to_unix_s
-from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, AlertBatch
+from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, SS_UNKNOWN, AlertBatch
 from broker.filter import Filter
-from broker.lightcurves import FLAG_PRIVATE, LightCurves
+from broker.lightcurves import FLAG_PRIVATE, LightCurves, Points, empty_light_curves
 from broker.message import Message, Packet, Reject
 from broker.publish import records
 from broker.publish.rows import RowWriter
 from broker.table import ColumnSpec
-from broker.topics import DEAD_LETTERS, alerts_topic
+from broker.topics import DEAD_LETTERS, NOTICES, alerts_topic
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 MAX_LETTER_BYTES = 16 * 1024 * 1024
+_NOTICE_IDS = 20
 _BAND_WORDS = tuple(name.encode() for name in BANDS)
 _STATUS_WORDS = tuple(name.encode() for name in SOLAR_SYSTEM_STATUS)
 
@@ -59,6 +61,20 @@ class Judged:
     history_incomplete: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Withdrawn:
+    """Published alerts that the survey took back, r of them.
+
+    rows : (r,) the alert of the batch that says so;  points : (r,) the detections that are gone
+    to_alerts : (r,) whether the survey's alert topic is told;  filters : (r,) the filters to be told
+    """
+
+    rows: I64
+    points: Points
+    to_alerts: npt.NDArray[np.bool_]
+    filters: Sequence[Sequence[Filter]]
+
+
 class PacketWriter:
     """Turns judged batches into packets; knows the schemas, and which of them are still unannounced."""
 
@@ -73,6 +89,7 @@ class PacketWriter:
     ) -> None:
         self._fields = records.alert_fields(PUBLISHED_PACKET_COLUMNS, feature_specs, score_specs)
         self._alert_schema = records.canonical(records.alert_schema(self._fields))
+        self._widths = (len(feature_specs), len(score_specs))
         self._feature_set = feature_set.encode()
         self._model = (model[0].encode(), model[1].encode())
         self._publish_private = publish_private
@@ -93,6 +110,44 @@ class PacketWriter:
         topic = alerts_topic(batch.survey)
         packets = [Packet(topic, key, head + body) for key, body in zip(judged.keys, slim, strict=True)]
         return packets + self._hits(judged, filters, slim)
+
+    def retractions(self, judged: Judged, withdrawn: Withdrawn, epoch: int) -> list[Packet]:
+        """One packet for each topic that is told of a withdrawal.
+
+        A retraction carries the ids, place and object of the alert that told of it, the flux of the detection
+        that is gone, and no features or scores. `source` and `provenance` are the telling alert's. In a
+        filter's topic it is always light: the original record is not at hand any more.
+        """
+        if len(withdrawn.rows) == 0:
+            return []
+        filters = list({item.mark: item for told in withdrawn.filters for item in told}.values())
+        hits = np.array([[item in told for told in withdrawn.filters] for item in filters], dtype=np.bool_)
+        gone = self._gone(judged, withdrawn, hits.reshape(len(filters), len(withdrawn.rows)))
+        told_by = judged.batch.dia_source_id[withdrawn.rows].tolist()
+        causes = [f"withdrawn by the survey, as the alert of diaSource {name} says" for name in told_by]
+        slim = self._slim(gone, filters, epoch, b"retraction", [cause.encode() for cause in causes])
+        head = records.frame(self._known(self._alert_schema))
+        packets = [
+            Packet(alerts_topic(gone.batch.survey), gone.keys[row], head + slim[row])
+            for row in np.flatnonzero(withdrawn.to_alerts).tolist()
+        ]
+        return packets + self._hits(gone, [replace(item, payload="light") for item in filters], slim)
+
+    def _gone(self, judged: Judged, withdrawn: Withdrawn, hits: npt.NDArray[np.bool_]) -> Judged:
+        """The withdrawn detections as if they were alerts, without what is not known of them."""
+        rows, count = withdrawn.rows.tolist(), len(withdrawn.rows)
+        batch = as_withdrawn(judged.batch.take(withdrawn.rows), withdrawn.points)
+        features, scores = (np.full((count, width), np.nan) for width in self._widths)
+        return Judged(
+            batch,
+            [judged.keys[row] for row in rows],
+            [judged.record_sha256[row] for row in rows],
+            empty_light_curves(count),
+            features,
+            scores,
+            hits,
+            judged.history_incomplete[withdrawn.rows],
+        )
 
     def _hits(self, judged: Judged, filters: Sequence[Filter], slim: list[bytes]) -> list[Packet]:
         passed = judged.hits
@@ -133,13 +188,20 @@ class PacketWriter:
         self.schemas.setdefault(identifier, schema)
         return identifier
 
-    def _slim(self, judged: Judged, filters: Sequence[Filter], epoch: int) -> list[bytes]:
-        """The fields of records.alert_fields, in that order."""
+    def _slim(
+        self,
+        judged: Judged,
+        filters: Sequence[Filter],
+        epoch: int,
+        kind: bytes = b"alert",
+        causes: Sequence[bytes] = (),
+    ) -> list[bytes]:
+        """The fields of records.alert_fields, in that order; a row without a cause has none."""
         batch, count = judged.batch, len(judged.batch)
         out = RowWriter(count)
         rows = np.arange(count)
-        out.constant(b"alert")
-        out.null()
+        out.constant(kind)
+        out.optional_text(rows, causes)
         out.long(batch.dia_source_id)
         out.optional_long(batch.dia_object_id)
         out.optional_long(batch.ss_object_id)
@@ -188,6 +250,29 @@ class PacketWriter:
         out.text(np.arange(count), judged.record_sha256)
 
 
+def as_withdrawn(batch: AlertBatch, points: Points) -> AlertBatch:
+    """Alerts with the detections that they say were withdrawn in place of their own.
+
+    batch : n alerts;  points : (n,) withdrawn detections of the same objects
+    """
+    nothing = np.full(len(batch), np.nan)
+    # An alert's solar-system object is its detection's own; the object's other detections have theirs.
+    same = (batch.dia_object_id == 0) | (batch.dia_source_id == points["source_id"])
+    return replace(
+        batch,
+        dia_source_id=points["source_id"].astype(np.int64),
+        ss_object_id=np.where(same, batch.ss_object_id, 0),
+        midpoint_mjd_tai=points["midpoint_mjd_tai"].astype(np.float64),
+        band=points["band"],
+        psf_flux=points["psf_flux"].astype(np.float64),
+        psf_flux_err=points["psf_flux_err"].astype(np.float64),
+        reliability=nothing,
+        solar_system_status=np.where(same, batch.solar_system_status, SS_UNKNOWN).astype(np.uint8),
+        flags=points["flags"],
+        packet=dict.fromkeys(batch.packet, nothing),
+    )
+
+
 def without_private(curves: LightCurves) -> LightCurves:
     """Light curves without the points of proprietary programmes."""
     keep = (curves.points["flags"] & FLAG_PRIVATE) == 0
@@ -224,8 +309,30 @@ def dead_letter(message: Message, reject: Reject, extra: tuple[tuple[str, bytes]
     return Packet(DEAD_LETTERS, message.key, body, tuple(headers))
 
 
+def retraction_notice(survey: str, strangers: Sequence[int], unreachable: int) -> Packet:
+    """Withdrawals that could not be passed on, for a person.
+
+    strangers : detections of which no alert of ours is known;  unreachable : filters that could not be told
+    """
+    parts = []
+    if strangers:
+        named = ", ".join(str(source) for source in strangers[:_NOTICE_IDS])
+        more = ", ..." if len(strangers) > _NOTICE_IDS else ""
+        parts.append(f"{len(strangers)} withdrawn diaSources of which no alert is known: {named}{more}")
+    if unreachable:
+        parts.append(f"{unreachable} retractions for filters that are paused or not known any more")
+    notice = {
+        "owner": "broker",
+        "subject": alerts_topic(survey),
+        "kind": "retraction_without_address",
+        "text": "; ".join(parts),
+        "at": int(time.time() * 1000),
+    }
+    return Packet(NOTICES, b"broker", encode_record(records.NOTICE_SCHEMA, notice))
+
+
 def _write_filters_passed(out: RowWriter, hits: npt.NDArray[np.bool_], filters: Sequence[Filter]) -> None:
-    words = [f"{item.owner}.{item.name}@{item.version}".encode() for item in filters]
+    words = [item.label.encode() for item in filters]
     row, number = np.nonzero(hits.T)
     starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=out.length))])
     out.texts(number, starts, words)

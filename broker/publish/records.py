@@ -18,6 +18,8 @@ from broker.table import ColumnSpec
 NAMESPACE = "broker"
 _FRAME = struct.Struct(">bI")
 FRAME_BYTES = _FRAME.size
+_ALERT = b"\x0aalert"
+"""Avro: the length, doubled, and the word."""
 
 POINT_SCHEMA: dict[str, Any] = {
     "type": "record",
@@ -221,6 +223,11 @@ def canonical(schema: dict[str, Any]) -> str:
 def frame(identifier: int) -> bytes:
     """The five bytes before a datum."""
     return _FRAME.pack(0, identifier)
+
+
+def is_alert(value: bytes) -> bool:
+    """Whether a record of `alerts.<survey>` is an alert, not an update or a retraction: its first field."""
+    return value[FRAME_BYTES : FRAME_BYTES + len(_ALERT)] == _ALERT
 
 
 def unframe(value: bytes) -> int | None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.history.merge import as_known, merge
+from broker.history.merge import as_known, known_by, merge
 from broker.lightcurves import (
     DETECTION,
     FLAG_OWN,
@@ -133,3 +133,31 @@ def test_an_alert_sees_its_past_and_itself_and_nothing_later() -> None:
     curves = merge(one_row(points), EMPTY).curves
     seen = as_known(curves, np.array([0, 0, 0]), np.array([2.0, 0.5, 9.0]))
     assert [row["source_id"].tolist() for row in map(seen.row, range(3))] == [[1, 2, 3], [], [1, 2, 3, 4]]
+
+
+def test_a_light_curve_as_it_was_known_at_a_moment() -> None:
+    copy = point(source_id=5, psf_flux=2, known_at=10)
+    own = point(source_id=5, psf_flux=1, flags=FLAG_OWN, known_at=20)
+    withdrawn = point(source_id=5, psf_flux=1, flags=FLAG_WITHDRAWN, known_at=30)
+    other = point(source_id=6, psf_flux=3, midpoint_mjd_tai=1.0, known_at=25)
+    first = arrive(arrive(np.zeros(0, dtype=POINT), copy), own)
+    stored = arrive(arrive(first, other), withdrawn)
+    seen = {
+        moment: known_by(one_row(stored), moment).row(0)["psf_flux"].tolist() for moment in range(5, 40, 5)
+    }
+    assert seen == {5: [], 10: [2], 15: [2], 20: [1], 25: [1, 3], 30: [3], 35: [3]}
+    rows = LightCurves(np.concatenate([stored, stored, first]), np.cumsum([0, len(stored), len(stored), 2]))
+    assert [len(known_by(rows, 30.0).row(row)) for row in range(3)] == [1, 1, 1]
+
+
+def test_late_points_are_new_ones_older_than_the_newest_stored() -> None:
+    def at(source: int, time: float, **more: float) -> Points:
+        return point(source_id=source, midpoint_mjd_tai=time, **more)
+
+    stored = one_row(np.concatenate([at(1, 10.0), at(2, 20.0)]))
+    late, newer, better = at(3, 15.0), at(4, 25.0), at(1, 10.0, flags=FLAG_OWN)
+    gone = at(5, 12.0, flags=FLAG_WITHDRAWN)
+    fresh = one_row(np.concatenate([late, newer, better, gone, late]))
+    assert merge(stored, fresh).late == 1
+    assert merge(EMPTY, fresh).late == 0
+    assert merge(stored, EMPTY).late == 0

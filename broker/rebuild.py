@@ -1,0 +1,218 @@
+"""Redis is a cache of Kafka: points and claims from what was published, for a new or emptied server.
+
+Every alert in `alerts.<survey>` carries its own point and where it came from; a retraction carries the point
+that is gone. What retention dropped, and the points that are not alerts (limits, forced photometry), come
+back with the objects' next packets; until then `history_incomplete` says that earlier points may be missing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fastavro
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from broker.astro.bands import band_index
+from broker.batch import SOLAR_SYSTEM_STATUS, SS_ASSOCIATED
+from broker.config import Settings
+from broker.control_topic import ControlTail
+from broker.errors import BrokerError, RetryBatch
+from broker.filter import filter_mark
+from broker.history import pack
+from broker.history.base import Claim, HistoryStore
+from broker.history.merge import group, join_blobs, merge
+from broker.history.recall import additions_of
+from broker.history.redis import RedisStore
+from broker.kafka import PartitionKey, admin, end_offsets, reader, start_offsets, topic_partitions
+from broker.lightcurves import DETECTION, POINT, LightCurves
+from broker.publish.records import FRAME_BYTES, unframe
+from broker.topics import ALERTS
+
+_CHUNK = 5000
+_PAUSE_S = 0.2
+_ASSOCIATED = SOLAR_SYSTEM_STATUS[SS_ASSOCIATED]
+_WANTED = (
+    "kind", "diaSourceId", "ssObjectId", "survey", "midpointMjdTai", "band", "psfFlux", "psfFluxErr", "flags",
+    "solarSystem", "filtersPassed", "source", "provenance",
+)  # fmt: skip
+
+Record = tuple[bytes, dict[str, Any]]
+"""A message's key and what it says."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The part of the alert topics that a rebuild reads: [start, end) of each partition."""
+
+    starts: Mapping[PartitionKey, int]
+    ends: Mapping[PartitionKey, int]
+
+    @property
+    def records(self) -> int:
+        """Offsets in it; some hold no record."""
+        return sum(self.ends[key] - start for key, start in self.starts.items())
+
+
+def scope_of(settings: Settings) -> Scope:
+    """What the alert topics hold now, transactions that are still open included.  Raises BrokerError."""
+    client = admin(settings.kafka)
+    topics = topic_partitions(client)
+    keys = [(name, part) for name in topics if name.startswith(ALERTS) for part in range(topics[name])]
+    ends = end_offsets(client, keys)
+    starts = {key: low for key, low in start_offsets(client, keys).items() if low < ends[key]}
+    return Scope(starts, ends)
+
+
+def ensure(settings: Settings, store: RedisStore, stopping: Callable[[], bool]) -> None:
+    """Return once the store holds what Kafka remembers: one process rebuilds it, the others wait.
+
+    Raises BrokerError.
+    """
+    while not store.rebuilt() and not stopping():
+        if store.lock():
+            try:
+                rebuild(settings, store, scope_of(settings))
+            finally:
+                store.unlock()
+        else:
+            time.sleep(_PAUSE_S)
+
+
+def rebuild(
+    settings: Settings,
+    store: RedisStore,
+    scope: Scope,
+    advance: Callable[[int, int], None] = lambda records, offsets: None,
+) -> None:
+    """Put every point and claim of the alert topics into the store, and note that they are there.
+
+    The caller holds the store's lock. What is there already stays; doing it again changes nothing.
+    advance : told how many records were stored and how many offsets were read
+    Raises BrokerError.
+    """
+    for records, offsets in _chunks(settings, scope):
+        if not store.lock():
+            raise RetryBatch("another process began to rebuild Redis meanwhile")
+        if records:
+            keep(store, records, settings.history.max_points)
+        advance(len(records), offsets)
+    store.mark_rebuilt()
+
+
+def keep(store: HistoryStore, records: Sequence[Record], max_points: int) -> None:
+    """Merge the points of alerts and retractions into the store, and set their claims."""
+    pairs = [(key, row) for row, (first, value) in enumerate(records) for key in _keys(first, value)]
+    keys = list(dict.fromkeys(key for key, _ in pairs))
+    number = {key: index for index, key in enumerate(keys)}
+    points = np.array([_point(value) for _, value in records], dtype=POINT)
+    rows = np.array([row for _, row in pairs], dtype=np.int64)
+    single = LightCurves(points[rows], np.arange(len(rows) + 1))
+    fresh = group(single, np.array([number[key] for key, _ in pairs], dtype=np.int64), len(keys))
+    held = store.open([], [], [pack.curve_key(key) for key in keys]).curves
+    stored = join_blobs(held)
+    additions, _ = additions_of(keys, held, stored, merge(stored, fresh), max_points)
+    store.append(additions, [_claim(value) for _, value in records])
+
+
+def _keys(key: bytes, value: Mapping[str, Any]) -> list[bytes]:
+    """An alert's light curves: its key's, and its solar-system object's where that is another."""
+    mover = value["ssObjectId"]
+    if mover and value["solarSystem"]["status"] == _ASSOCIATED:
+        return list(dict.fromkeys([key, b"ss:%d" % mover]))
+    return [key]
+
+
+def _point(value: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The detection, in the order of POINT."""
+    flux, flux_err = value["psfFlux"], value["psfFluxErr"]
+    return (
+        value["midpointMjdTai"],
+        value["diaSourceId"],
+        np.nan if flux is None else flux,
+        np.nan if flux_err is None else flux_err,
+        max(0, value["provenance"]["ingestedAt"]) // 1000,
+        band_index(value["band"]),
+        DETECTION,
+        value["flags"],
+    )
+
+
+def _claim(value: Mapping[str, Any]) -> Claim:
+    """An alert's claim; of a retraction the note that it was told."""
+    source, digest = value["source"], bytes.fromhex(value["provenance"]["recordSha256"])
+    claim = pack.claim_value(
+        source["topic"], source["partition"], source["offset"], source["index"], digest
+    ) + b"".join(map(filter_mark, value["filtersPassed"]))
+    bucket = pack.claim_bucket(value["survey"], value["diaSourceId"])
+    if value["kind"] != "retraction":
+        return Claim(bucket, pack.claim_field(value["diaSourceId"]), claim)
+    return Claim(bucket, pack.withdrawal_field(value["diaSourceId"]), claim[: pack.POSITION_BYTES] + claim)
+
+
+def _chunks(settings: Settings, scope: Scope) -> Iterator[tuple[list[Record], int]]:
+    """The committed records of a scope, some thousands at a time, and how many offsets they took."""
+    if not scope.starts:
+        return
+    decoder = _Decoder(settings)
+    consumer = reader(settings.kafka, **{"enable.partition.eof": True})
+    at = dict(scope.starts)
+    consumer.assign([TopicPartition(*key, offset) for key, offset in at.items()])
+    try:
+        while any(at[key] < scope.ends[key] for key in at):
+            before = sum(at.values())
+            records = _read(consumer, at, scope.ends, decoder)
+            yield records, sum(at.values()) - before
+    finally:
+        consumer.close()
+
+
+def _read(
+    consumer: Consumer, at: dict[PartitionKey, int], ends: Mapping[PartitionKey, int], decoder: _Decoder
+) -> list[Record]:
+    """The next records before the ends; `at` moves on, past transaction markers too."""
+    records: list[Record] = []
+    for message in consumer.consume(_CHUNK, _PAUSE_S):
+        key, error = (message.topic(), message.partition()), message.error()
+        if error is None:
+            if message.offset() < ends[key]:
+                records += decoder.decode(message.key(), message.value())
+            at[key] = min(message.offset() + 1, ends[key])
+        elif error.code() == KafkaError._PARTITION_EOF:
+            at[key] = max(at[key], min(message.offset(), ends[key]))
+        elif not error.retriable():
+            raise BrokerError(f"cannot read {key[0]}: {error.str()}")
+    return records
+
+
+class _Decoder:
+    """Our own records by the schemas announced in the control topic; only the fields of use here."""
+
+    def __init__(self, settings: Settings) -> None:
+        with ControlTail(settings.kafka) as tail:
+            self._texts = tail.catch_up().schemas
+        self._parsed: dict[int, tuple[Any, Any]] = {}
+
+    def decode(self, key: bytes | None, value: bytes | None) -> list[Record]:
+        """The record, if it is an alert or a retraction; an update repeats what its alert said."""
+        record = self._record(value or b"")
+        return [] if record["kind"] == "update" else [(key or b"", record)]
+
+    def _record(self, value: bytes) -> dict[str, Any]:
+        identifier = unframe(value)
+        if identifier not in self._parsed:
+            text = self._texts.get(-1 if identifier is None else identifier)
+            if identifier is None or text is None:
+                raise BrokerError(f"an alert topic holds a record of schema {identifier}, never announced")
+            whole = json.loads(text)
+            fields = [item for item in whole["fields"] if item["name"] in _WANTED]
+            part = fastavro.parse_schema({**whole, "fields": fields})
+            self._parsed[identifier] = (fastavro.parse_schema(whole), part)
+        datum = io.BytesIO(memoryview(value)[FRAME_BYTES:])
+        found: Any = fastavro.schemaless_reader(datum, *self._parsed[identifier])
+        return dict(found)
