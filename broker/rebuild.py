@@ -150,9 +150,10 @@ def _claim(value: Mapping[str, Any]) -> Claim:
         source["topic"], source["partition"], source["offset"], source["index"], digest
     ) + b"".join(map(filter_mark, value["filtersPassed"]))
     bucket = pack.claim_bucket(value["survey"], value["diaSourceId"])
+    field = pack.claim_field(value["diaSourceId"])
     if value["kind"] != "retraction":
-        return Claim(bucket, pack.claim_field(value["diaSourceId"]), claim)
-    return Claim(bucket, pack.withdrawal_field(value["diaSourceId"]), claim[: pack.POSITION_BYTES] + claim)
+        return Claim(bucket, field, claim)
+    return Claim(pack.told_bucket(bucket), field, claim[: pack.POSITION_BYTES] + claim)
 
 
 def _chunks(settings: Settings, scope: Scope) -> Iterator[tuple[list[Record], int]]:

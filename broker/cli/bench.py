@@ -52,6 +52,50 @@ def end_to_end(
     print(f"ratio      {result.ratio:10.2f}  (median of {result.repeats} repeats)")
 
 
+@bench.command("history")
+def history(
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 25,
+    objects: Annotated[int, typer.Option(min=1000, help="Objects to measure memory with.")] = 100_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """CPU and wall time of a batch's two round trips to Redis, and memory an object and a point.
+
+    Against a bare MGET and pipelined APPEND of the same bytes in the same run, on a server of its own.
+    """
+    from dataclasses import replace  # noqa: PLC0415
+
+    from broker.bench_history import BATCH, history_cost  # noqa: PLC0415
+    from broker.config import load  # noqa: PLC0415
+    from broker.embedded import owned  # noqa: PLC0415
+
+    settings = load(env={})
+    with owned(kafka=False, quiet=True) as servers:
+        settings = replace(settings, redis=replace(settings.redis, url=servers.addresses.redis_url))
+        result = history_cost(
+            settings, repeats=repeats, objects=objects, say=lambda text: print(text, file=sys.stderr)
+        )
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    ways = (("store", result.store), ("bare redis-py", result.bare), ("bare, packed by hand", result.packed))
+    for name, cost in ways:
+        print(
+            f"{name:<22}{cost.client_cpu_ms:7.2f} ms client CPU {cost.server_cpu_ms:7.2f} ms server CPU "
+            f"{cost.wall_ms:7.2f} ms wall"
+        )
+    print(
+        f"ratio to redis-py: client CPU {result.client_ratio:.2f}, with the server's {result.cpu_ratio:.2f}, "
+        f"wall {result.wall_ratio:.2f}; CPU to the same packed by hand {result.packed_ratio:.2f}  "
+        f"(batches of {BATCH} objects, median of {result.repeats})"
+    )
+    memory = result.memory
+    print(
+        f"memory: {memory.object_bytes:,.0f} bytes an object of {memory.points} points, "
+        f"{memory.claim_bytes:.0f} of them its claim; {memory.point_bytes:.0f} a further point"
+    )
+    print(f"a million objects: {memory.million_gib:.2f} GiB, in proportion from {memory.objects:,}")
+
+
 def _packets(alerts: int, data: list[Path] | None) -> list[bytes]:
     from broker.ingest.files import FilePacket, find_files, read_packets  # noqa: PLC0415
     from broker.simulate import simulate_ztf  # noqa: PLC0415

@@ -20,12 +20,11 @@ class Claim:
 class Withdrawal:
     """A detection of which an alert says that the survey took it back.
 
-    bucket, claim_field, field : where the detection's own claim and the note of its withdrawal are
+    bucket, field : where the detection's own claim is; the note of its withdrawal is in pack.told_bucket
     carrier : the claim of the alert that says so: it counts only where that claim is in force
     """
 
     bucket: bytes
-    claim_field: bytes
     field: bytes
     carrier: Claim
 
@@ -56,11 +55,13 @@ class Addition:
 
     replace_length : None appends `points`; else the stored string is replaced by `points` if it still has
                      this many bytes (compare-and-set; if somebody appended, a later batch compacts)
+    renew : whether the time to live starts anew: needed for a new light curve, and now and then
     """
 
     key: bytes
     points: bytes
     replace_length: int | None = None
+    renew: bool = True
 
 
 class HistoryStore(Protocol):

@@ -22,16 +22,17 @@ class MemoryStore:
         """Set each claim that is absent, note each withdrawal of which nobody told, read the light curves."""
         held = [self.claims.setdefault((claim.bucket, claim.field), claim.value) for claim in claims]
         noted = [self._note(item) for item in withdrawals]
-        withdrawn = [self.claims.get((claim.bucket, b"r" + claim.field), b"") for claim in claims]
+        withdrawn = [self.claims.get((pack.told_bucket(c.bucket), c.field), b"") for c in claims]
         curves = [self.curves.get(key, b"") for key in keys]
         return Opened(held, withdrawn, noted, curves, "memory", self._rebuilt)
 
     def _note(self, item: Withdrawal) -> bytes:
         carrier = self.claims.get((item.carrier.bucket, item.carrier.field), b"")
+        note = (pack.told_bucket(item.bucket), item.field)
         if pack.same_position(carrier, item.carrier.value):
-            value = carrier[: pack.POSITION_BYTES] + self.claims.get((item.bucket, item.claim_field), b"")
-            self.claims.setdefault((item.bucket, item.field), value)
-        return self.claims.get((item.bucket, item.field), b"")
+            value = carrier[: pack.POSITION_BYTES] + self.claims.get((item.bucket, item.field), b"")
+            self.claims.setdefault(note, value)
+        return self.claims.get(note, b"")
 
     def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> str:
         """Store points and overwrite claims."""

@@ -6,7 +6,7 @@
 `claims:{<survey>:<bucket>}`  a hash: field = 8 bytes diaSourceId (big-endian), value = 24 bytes
     0  4 bytes of BLAKE2b of the topic's name   4 u2 partition   6 u8 offset   14 u2 index
     16 first 8 bytes of SHA-256 of the record     then the 4-byte mark of each filter that published it
-                   for a withdrawn detection also: field = "r" and 8 bytes diaSourceId, value = 16 bytes
+`told:{<survey>:<bucket>}`    a hash, of detections that the survey withdrew: field as above, value = 16 bytes
     0  position, as above, of the first alert that told of the withdrawal   then the claim as it was then
        (nothing if there was none): whom to tell, however often the batch has to be done again
 `layout`           the layout version
@@ -76,9 +76,9 @@ def claim_marks(claim: bytes) -> list[bytes]:
     return [claim[at : at + _MARK_BYTES] for at in range(CLAIM_BYTES, len(claim), _MARK_BYTES)]
 
 
-def withdrawal_field(dia_source_id: int) -> bytes:
-    """The field, beside its claim, that says who first told of a detection's withdrawal."""
-    return b"r" + _ID.pack(dia_source_id)
+def told_bucket(claim_bucket: bytes) -> bytes:
+    """Redis key of the hash that says who first told of the withdrawal of a bucket's detections."""
+    return b"told" + claim_bucket.removeprefix(b"claims")
 
 
 def unpack_points(blob: bytes) -> Points:

@@ -28,6 +28,8 @@ from broker.lightcurves import (
 )
 
 Bools = npt.NDArray[np.bool_]
+RENEWAL_S = 30 * 86400
+"""How long a light curve may go on being touched before its time to live starts anew."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def additions_of(
     additions: list[Addition] = []
     dropped = 0
     stored_counts, kept_counts = np.diff(stored.starts), np.diff(merged.kept_starts)
+    renew = _renewals(stored, merged)
     added_counts = np.diff(merged.added_starts)
     for row in np.flatnonzero(added_counts).tolist():
         low, high = merged.kept_starts[row], merged.kept_starts[row + 1]
@@ -172,8 +175,15 @@ def additions_of(
             additions.append(Addition(key, kept[np.sort(newest)].tobytes(), len(blobs[row])))
         else:
             points = merged.added[merged.added_starts[row] : merged.added_starts[row + 1]]
-            additions.append(Addition(key, points.tobytes()))
+            additions.append(Addition(key, points.tobytes(), renew=bool(renew[row])))
     return additions, dropped
+
+
+def _renewals(stored: LightCurves, merged: Merged) -> Bools:
+    """(k,) light curves whose time to live must start anew: new ones, and the first touched in a period."""
+    before = _newest_known(stored.points, stored.starts)
+    after = _newest_known(merged.added, merged.added_starts)
+    return np.asarray((before == 0) | (before // RENEWAL_S < after // RENEWAL_S), dtype=np.bool_)
 
 
 def outcome_counts(dedupe: Dedupe) -> Counter[str]:
@@ -183,8 +193,11 @@ def outcome_counts(dedupe: Dedupe) -> Counter[str]:
 
 
 def warm_up() -> None:
-    """Compile (or load from the cache) the kernel of this file."""
-    _begins_midlife(np.zeros(1, dtype=POINT), np.array([0, 1]))
+    """Compile (or load from the cache) the kernels of this file."""
+    one = np.zeros(1, dtype=POINT)
+    _begins_midlife(one, np.array([0, 1]))
+    _newest_known(one, np.array([0, 1]))
+    _newest_known(np.frombuffer(one.tobytes(), dtype=POINT), np.array([0, 1]))
 
 
 def _withdrawn_points(batch: AlertBatch) -> tuple[I64, Points]:
@@ -200,7 +213,6 @@ def _withdrawals(survey: str, claims: Sequence[Claim], carriers: I64, points: Po
         Withdrawal(
             pack.claim_bucket(survey, source),
             pack.claim_field(source),
-            pack.withdrawal_field(source),
             claims[row],
         )
         for row, source in zip(carriers.tolist(), points["source_id"].tolist(), strict=True)
@@ -274,4 +286,14 @@ def _begins_midlife(points, starts):  # type: ignore[no-untyped-def]
             if points[k].kind == DETECTION:
                 result[row] = (points[k].flags & FLAG_OWN) == 0
                 break
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _newest_known(points, starts):  # type: ignore[no-untyped-def]
+    """The latest `known_at` of each row, 0 if it has no point."""
+    result = np.zeros(len(starts) - 1, dtype=np.int64)
+    for row in range(len(starts) - 1):
+        for k in range(starts[row], starts[row + 1]):
+            result[row] = max(result[row], np.int64(points[k].known_at))
     return result

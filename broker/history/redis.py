@@ -16,6 +16,7 @@ from redis.connection import ConnectionPool
 
 from broker.config import HistorySettings
 from broker.errors import BrokerError, RetryBatch
+from broker.history import pack
 from broker.history.base import Addition, Claim, Opened, Withdrawal
 from broker.history.pack import LAYOUT_VERSION, POSITION_BYTES
 
@@ -24,11 +25,11 @@ _REPLACE = (
     b"if redis.call('STRLEN',KEYS[1])==tonumber(ARGV[1]) then redis.call('SET',KEYS[1],ARGV[2]) end return 1"
 )
 _NOTE = (
-    b"local carrier = redis.call('HGET',KEYS[2],ARGV[3]) or '' "
+    b"local carrier = redis.call('HGET',KEYS[3],ARGV[2]) or '' "
     b"local position = string.sub(carrier,1,%d) "
-    b"if position ~= '' and position == ARGV[4] then "
-    b"redis.call('HSETNX',KEYS[1],ARGV[2],position .. (redis.call('HGET',KEYS[1],ARGV[1]) or '')) end "
-    b"return redis.call('HGET',KEYS[1],ARGV[2])"
+    b"if position ~= '' and position == ARGV[3] then "
+    b"redis.call('HSETNX',KEYS[1],ARGV[1],position .. (redis.call('HGET',KEYS[2],ARGV[1]) or '')) end "
+    b"return redis.call('HGET',KEYS[1],ARGV[1])"
 ) % POSITION_BYTES
 """Only the alert whose claim is in force may note a withdrawal: a duplicate will tell nobody."""
 _UNLOCK = b"if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('DEL',KEYS[1]) end return 1"
@@ -36,6 +37,9 @@ _RENEW = (
     b"if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0"
 )
 _LOCK_MS = 30_000
+_HSETNX = b"*4\r\n$6\r\nHSETNX\r\n$%d\r\n%b\r\n$8\r\n%b\r\n$%d\r\n%b\r\n"
+_APPEND = b"*3\r\n$6\r\nAPPEND\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+"""The two commands that a batch sends by the hundred, as they go over the wire."""
 _TROUBLE = (redis.ConnectionError, redis.TimeoutError, OSError)
 _CONNECT_TIMEOUT_S = 2.0
 _ANSWER_TIMEOUT_S = 30.0
@@ -63,7 +67,7 @@ class RedisStore:
         deadline = time.monotonic() + wait_s
         while True:
             try:
-                policy, layout, _ = self._exchange(
+                policy, layout, _ = self.exchange(
                     [
                         (b"CONFIG", b"GET", b"maxmemory-policy"),
                         (b"SET", b"layout", LAYOUT_VERSION, b"NX", b"GET"),
@@ -92,22 +96,27 @@ class RedisStore:
         self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal], keys: Sequence[bytes]
     ) -> Opened:
         """Set each claim that is absent, note each withdrawal of which nobody told, read the light curves."""
-        commands: list[tuple[bytes, ...]] = [(b"INFO", b"server"), (b"GET", self._marker)]
-        commands += [(b"HSETNX", claim.bucket, claim.field, claim.value) for claim in claims]
-        commands += [_note(item) for item in withdrawals]
         asked = _by_bucket(claims)
-        commands += [(b"HMGET", bucket, *fields) for bucket, (_, fields) in asked.items()]
-        buckets = asked.keys() | {item.bucket for item in withdrawals}
-        commands += [(b"EXPIRE", bucket, self._claim_ttl) for bucket in buckets]
-        if keys:
-            commands.append((b"MGET", *keys))
-        answers = self._exchange(commands)
-        first_note = 2 + len(claims)
-        first_held = first_note + len(withdrawals)
+        touched = asked.keys() | {item.bucket for item in withdrawals}
+        touched |= {pack.told_bucket(item.bucket) for item in withdrawals}
+        words = [
+            _pack([(b"INFO", b"server"), (b"GET", self._marker)]),
+            *[_HSETNX % (len(c.bucket), c.bucket, c.field, len(c.value), c.value) for c in claims],
+            _pack([_note(item) for item in withdrawals]),
+            _pack([(b"HMGET", bucket, *fields) for bucket, (_, fields) in asked.items()]),
+            _pack([(b"HGETALL", pack.told_bucket(bucket)) for bucket in asked]),
+            _pack([(b"EXPIRE", bucket, self._claim_ttl) for bucket in touched]),
+            _pack([(b"MGET", *keys)] if keys else []),
+        ]
+        counts = (2, len(claims), len(withdrawals), len(asked), len(asked), len(touched), int(bool(keys)))
+        answers = self._answers(b"".join(words), sum(counts))
+        first_note, first_held = sum(counts[:2]), sum(counts[:3])
+        told = [_as_dict(value) for value in answers[first_held + len(asked) : first_held + 2 * len(asked)]]
         held, withdrawn = [b""] * len(claims), [b""] * len(claims)
-        for (rows, _), values in zip(asked.values(), answers[first_held:], strict=False):
-            for number, row in enumerate(rows):
-                held[row], withdrawn[row] = values[2 * number] or b"", values[2 * number + 1] or b""
+        for (rows, _), values, notes in zip(asked.values(), answers[first_held:], told, strict=False):
+            for row, value in zip(rows, values, strict=True):
+                held[row] = value or b""
+                withdrawn[row] = notes.get(claims[row].field, b"") if notes else b""
         return Opened(
             held,
             withdrawn,
@@ -119,30 +128,33 @@ class RedisStore:
 
     def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> str:
         """Store points, overwrite claims, and say which server did."""
-        commands: list[tuple[bytes, ...]] = []
-        for item in additions:
-            if item.replace_length is None:
-                commands.append((b"APPEND", item.key, item.points))
-            else:
-                commands.append((b"EVAL", _REPLACE, b"1", item.key, b"%d" % item.replace_length, item.points))
-            commands.append((b"EXPIRE", item.key, self._curve_ttl))
-        commands += [(b"HSET", claim.bucket, claim.field, claim.value) for claim in claims]
-        commands += [(b"EXPIRE", bucket, self._claim_ttl) for bucket in {claim.bucket for claim in claims}]
-        commands += [(b"INFO", b"server"), (b"GET", self._marker)]
-        return _incarnation(*self._exchange(commands)[-2:])
+        growing = [item for item in additions if item.replace_length is None]
+        buckets = {claim.bucket for claim in claims}
+        others = [
+            *((b"EVAL", _REPLACE, b"1", item.key, b"%d" % (item.replace_length or 0), item.points)
+              for item in additions if item.replace_length is not None),
+            *((b"EXPIRE", item.key, self._curve_ttl) for item in additions if item.renew),
+            *((b"HSET", claim.bucket, claim.field, claim.value) for claim in claims),
+            *((b"EXPIRE", bucket, self._claim_ttl) for bucket in buckets),
+            (b"INFO", b"server"),
+            (b"GET", self._marker),
+        ]  # fmt: skip
+        words = [_APPEND % (len(item.key), item.key, len(item.points), item.points) for item in growing]
+        answers = self._answers(b"".join(words) + _pack(others), len(words) + len(others))
+        return _incarnation(*answers[-2:])
 
     def rebuilt(self) -> bool:
         """Whether the database is known to hold what the cluster remembers.  Raises RetryBatch."""
-        return self._exchange([(b"GET", self._marker)])[0] is not None
+        return self.exchange([(b"GET", self._marker)])[0] is not None
 
     def mark_rebuilt(self) -> None:
         """Note that the store now holds what Kafka remembers: a new note each time, see `_incarnation`."""
-        self._exchange([(b"SET", self._marker, secrets.token_hex(8).encode())])
+        self.exchange([(b"SET", self._marker, secrets.token_hex(8).encode())])
 
     def lock(self) -> bool:
         """Take, or go on holding, the right to rebuild; it lapses 30 s after the last call."""
         lease = b"%d" % _LOCK_MS
-        renewed, taken = self._exchange(
+        renewed, taken = self.exchange(
             [
                 (b"EVAL", _RENEW, b"1", self._lock, self._token, lease),
                 (b"SET", self._lock, self._token, b"NX", b"PX", lease),
@@ -152,21 +164,26 @@ class RedisStore:
 
     def unlock(self) -> None:
         """Let another rebuild; only if the right is still ours."""
-        self._exchange([(b"EVAL", _UNLOCK, b"1", self._lock, self._token)])
+        self.exchange([(b"EVAL", _UNLOCK, b"1", self._lock, self._token)])
 
     def close(self) -> None:
         """Let go of the connection."""
         self._drop()
         self._pool.disconnect()
 
-    def _exchange(self, commands: Iterable[tuple[bytes, ...]]) -> list[Any]:
+    def exchange(self, commands: Iterable[tuple[bytes, ...]]) -> list[Any]:
         """One round trip; trouble drops the connection: half an answer must not meet the next question."""
         batch = list(commands)
+        return self._answers(_pack(batch), len(batch))
+
+    def _answers(self, packed: bytes, count: int) -> list[Any]:
+        """The answers to so many packed commands."""
         try:
             if self._connection is None:
                 self._connection = self._pool.get_connection()
-            self._connection.send_packed_command([_pack(batch)])
-            return [self._connection.read_response(disable_decoding=True) for _ in batch]
+            self._connection.send_packed_command([packed])
+            read = self._connection.read_response
+            return [read(disable_decoding=True) for _ in range(count)]
         except redis.ResponseError as error:
             self._drop()
             raise RetryBatch(f"Redis refused a command: {error}") from error
@@ -193,21 +210,23 @@ def _pack(commands: Sequence[tuple[bytes, ...]]) -> bytes:
 
 def _note(item: Withdrawal) -> tuple[bytes, ...]:
     """The command that notes a withdrawal and answers with the note in force."""
-    position = item.carrier.value[:POSITION_BYTES]
-    return (
-        b"EVAL", _NOTE, b"2", item.bucket, item.carrier.bucket,
-        item.claim_field, item.field, item.carrier.field, position,
-    )  # fmt: skip
+    keys = (pack.told_bucket(item.bucket), item.bucket, item.carrier.bucket)
+    return (b"EVAL", _NOTE, b"3", *keys, item.field, item.carrier.field, item.carrier.value[:POSITION_BYTES])
 
 
 def _by_bucket(claims: Sequence[Claim]) -> dict[bytes, tuple[list[int], list[bytes]]]:
-    """For each bucket: which claims are in it, and the fields that hold them and their withdrawal."""
+    """For each bucket: which claims are in it, and their fields."""
     asked: dict[bytes, tuple[list[int], list[bytes]]] = {}
     for row, claim in enumerate(claims):
         rows, fields = asked.setdefault(claim.bucket, ([], []))
         rows.append(row)
-        fields += (claim.field, b"r" + claim.field)
+        fields.append(claim.field)
     return asked
+
+
+def _as_dict(value: Any) -> dict[bytes, bytes]:
+    """A hash as either version of the protocol answers it."""
+    return value if isinstance(value, dict) else dict(zip(value[::2], value[1::2], strict=True))
 
 
 def _incarnation(info: Any, marker: bytes | None) -> str:

@@ -63,7 +63,7 @@ def claim_of(bucket: bytes, number: int, offset: int) -> Claim:
 
 
 def withdrawal_of(bucket: bytes, number: int, carrier: Claim) -> Withdrawal:
-    return Withdrawal(bucket, pack.claim_field(number), pack.withdrawal_field(number), carrier)
+    return Withdrawal(bucket, pack.claim_field(number), carrier)
 
 
 @pytest.fixture
