@@ -29,7 +29,14 @@ from broker.filters.live import FilterSet
 from broker.history import merge
 from broker.history import recall as history_recall
 from broker.history.base import HistoryStore
-from broker.history.recall import Dedupe, Recall, claims_with_filters, outcome_counts, recall
+from broker.history.recall import (
+    Dedupe,
+    Recall,
+    claims_with_filters,
+    outcome_counts,
+    recall,
+    withdrawn_meanwhile,
+)
 from broker.history.retract import retractions, unclaimed
 from broker.lightcurves import FLAG_PRIVATE
 from broker.message import Message, Packet, Reject
@@ -145,10 +152,12 @@ class Pipeline:
         self, known: Recall, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], filters: FilterSet
     ) -> None:
         """Store the new points; a server that was replaced in between has forgotten the claims: redo."""
-        marks = [item.mark for item in filters.filters]
-        server = self._store.append(known.additions, claims_with_filters(known, hits, marks))
-        if server != known.server:
-            raise RetryBatch("Redis was restarted while a batch was in flight")
+        claims = claims_with_filters(known, hits, [item.mark for item in filters.filters])
+        stored = self._store.append(known.additions, claims)
+        if stored.server != known.server:
+            raise RetryBatch("Redis was restarted or emptied while a batch was in flight")
+        if withdrawn_meanwhile(known, claims, stored.withdrawn):
+            raise RetryBatch("an alert was withdrawn while its batch was in flight")
 
     def _public(self, outcome: Outcome, batch: AlertBatch) -> AlertBatch:
         """The batch without proprietary alerts, which become dead letters unless publishing them is set."""

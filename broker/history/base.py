@@ -49,6 +49,18 @@ class Opened:
     rebuilt: bool
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What a store says when a batch is on disk.
+
+    withdrawn : for each claim overwritten, the note of its detection's withdrawal, empty if there is none
+    server : as in Opened
+    """
+
+    withdrawn: list[bytes]
+    server: str
+
+
 @dataclass(frozen=True, slots=True)
 class Addition:
     """What to do to one light curve.
@@ -75,8 +87,8 @@ class HistoryStore(Protocol):
     ) -> Opened:
         """Set each claim that is absent, note each withdrawal of which nobody told, read the light curves."""
 
-    def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> str:
-        """Store points, overwrite claims (with the filters that passed), and say which server did.
+    def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> Stored:
+        """Store points and overwrite claims (with the filters that passed).
 
         Everything is on disk when this returns.
         """

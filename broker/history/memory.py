@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from broker.history import pack
-from broker.history.base import Addition, Claim, Opened, Withdrawal
+from broker.history.base import Addition, Claim, Opened, Stored, Withdrawal
 
 
 class MemoryStore:
@@ -22,9 +22,12 @@ class MemoryStore:
         """Set each claim that is absent, note each withdrawal of which nobody told, read the light curves."""
         held = [self.claims.setdefault((claim.bucket, claim.field), claim.value) for claim in claims]
         noted = [self._note(item) for item in withdrawals]
-        withdrawn = [self.claims.get((pack.told_bucket(c.bucket), c.field), b"") for c in claims]
+        withdrawn = self._withdrawn(claims)
         curves = [self.curves.get(key, b"") for key in keys]
         return Opened(held, withdrawn, noted, curves, "memory", self._rebuilt)
+
+    def _withdrawn(self, claims: Sequence[Claim]) -> list[bytes]:
+        return [self.claims.get((pack.told_bucket(claim.bucket), claim.field), b"") for claim in claims]
 
     def _note(self, item: Withdrawal) -> bytes:
         carrier = self.claims.get((item.carrier.bucket, item.carrier.field), b"")
@@ -34,7 +37,7 @@ class MemoryStore:
             self.claims.setdefault(note, value)
         return self.claims.get(note, b"")
 
-    def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> str:
+    def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> Stored:
         """Store points and overwrite claims."""
         for item in additions:
             stored = self.curves.get(item.key, b"")
@@ -44,7 +47,7 @@ class MemoryStore:
                 self.curves[item.key] = item.points
         for claim in claims:
             self.claims[(claim.bucket, claim.field)] = claim.value
-        return "memory"
+        return Stored(self._withdrawn(claims), "memory")
 
     def mark_rebuilt(self) -> None:
         """Note that the store now holds what Kafka remembers."""

@@ -155,6 +155,16 @@ def claims_with_filters(recall: Recall, hits: Bools, marks: Sequence[bytes]) -> 
     return [Claim(claims[r].bucket, claims[r].field, claims[r].value + tail) for r, tail in tails.items()]
 
 
+def withdrawn_meanwhile(recall: Recall, claims: Sequence[Claim], notes: Sequence[bytes]) -> bool:
+    """Whether another worker told of the withdrawal of one of these alerts since the batch was opened.
+
+    It did not see yet which filters publish the alert, and the batch did not see that they are to be told.
+    claims : as overwritten;  notes : of their withdrawals
+    """
+    known = {claim.field for claim, note in zip(recall.claims, recall.withdrawn, strict=True) if note}
+    return any(note and claim.field not in known for claim, note in zip(claims, notes, strict=True))
+
+
 def additions_of(
     keys: Sequence[bytes], blobs: Sequence[bytes], stored: LightCurves, merged: Merged, max_points: int
 ) -> tuple[list[Addition], int]:

@@ -17,7 +17,7 @@ from redis.connection import ConnectionPool
 from broker.config import HistorySettings
 from broker.errors import BrokerError, RetryBatch
 from broker.history import pack
-from broker.history.base import Addition, Claim, Opened, Withdrawal
+from broker.history.base import Addition, Claim, Opened, Stored, Withdrawal
 from broker.history.pack import LAYOUT_VERSION, POSITION_BYTES
 
 _SECONDS_PER_DAY = 86400
@@ -126,22 +126,25 @@ class RedisStore:
             answers[1] is not None,
         )
 
-    def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> str:
-        """Store points, overwrite claims, and say which server did."""
+    def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> Stored:
+        """Store points and overwrite claims."""
         growing = [item for item in additions if item.replace_length is None]
-        buckets = {claim.bucket for claim in claims}
+        buckets = list(dict.fromkeys(claim.bucket for claim in claims))
         others = [
             *((b"EVAL", _REPLACE, b"1", item.key, b"%d" % (item.replace_length or 0), item.points)
               for item in additions if item.replace_length is not None),
             *((b"EXPIRE", item.key, self._curve_ttl) for item in additions if item.renew),
             *((b"HSET", claim.bucket, claim.field, claim.value) for claim in claims),
             *((b"EXPIRE", bucket, self._claim_ttl) for bucket in buckets),
+            *((b"HGETALL", pack.told_bucket(bucket)) for bucket in buckets),
             (b"INFO", b"server"),
             (b"GET", self._marker),
         ]  # fmt: skip
         words = [_APPEND % (len(item.key), item.key, len(item.points), item.points) for item in growing]
         answers = self._answers(b"".join(words) + _pack(others), len(words) + len(others))
-        return _incarnation(*answers[-2:])
+        told = dict(zip(buckets, map(_as_dict, answers[-2 - len(buckets) : -2]), strict=True))
+        withdrawn = [told[claim.bucket].get(claim.field, b"") for claim in claims]
+        return Stored(withdrawn, _incarnation(*answers[-2:]))
 
     def rebuilt(self) -> bool:
         """Whether the database is known to hold what the cluster remembers.  Raises RetryBatch."""

@@ -13,8 +13,10 @@ import fastavro
 import pytest
 
 from broker.config import load
+from broker.errors import RetryBatch
 from broker.filter import Filter
 from broker.filters.live import FilterSet, compile_set
+from broker.history.base import Stored
 from broker.history.memory import MemoryStore
 from broker.message import Message, Packet
 from broker.pipeline import Pipeline, shipped_or_chosen_scorer
@@ -162,3 +164,21 @@ def test_a_filter_of_many_versions_is_told_under_the_version_that_published(brok
     broker.use(PASSING, replace(PASSING, version=2))
     hit = next(r for topic, r in broker((2, NEWS)) if (topic, r["kind"]) == (HITS, "retraction"))
     assert hit["filter"]["version"] == 1
+
+
+def test_an_alert_withdrawn_by_another_worker_while_its_batch_is_in_flight(scorer: Scorer) -> None:
+    broker, other = Broker(scorer), Broker(scorer)
+    other.store = broker.store
+    other.pipeline = Pipeline(broker.store, scorer, LocalSchemas(), SETTINGS)
+    told: list[tuple[str, dict[str, Any]]] = []
+    append = broker.store.append
+
+    def after_the_news(*args: Any) -> Stored:
+        broker.store.append = append  # type: ignore[method-assign]
+        told.extend(other((2, NEWS)))
+        return append(*args)
+
+    broker.store.append = after_the_news  # type: ignore[method-assign]
+    with pytest.raises(RetryBatch):
+        broker((1, FIRST))
+    assert sorted(retracted(told) + retracted(broker((1, FIRST)))) == EVERYWHERE
