@@ -65,7 +65,9 @@ class LightCurves:
         lengths = np.diff(self.starts)[index]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.arange(starts[-1]) - np.repeat(starts[:-1] - self.starts[:-1][index], lengths)
-        return LightCurves(self.points[flat], starts)
+        # as plain numbers: numpy copies records field by field
+        words = self.points.view(np.int64).reshape(-1, POINT.itemsize // 8)
+        return LightCurves(words[flat].reshape(-1).view(POINT), starts)
 
 
 def empty_points(count: int) -> Points:

@@ -104,6 +104,8 @@ def as_known(curves: LightCurves, rows: I64, until_mjd: F64) -> LightCurves:
 
 def group(points: LightCurves, key_of_row: I64, keys: int) -> LightCurves:
     """Regroup rows by key: row j of the result holds the points of every row whose key is j."""
+    if np.array_equal(key_of_row, np.arange(keys)):
+        return points
     lengths = np.diff(points.starts)
     order = np.argsort(key_of_row, kind="stable")
     starts = np.zeros(keys + 1, dtype=np.int64)
@@ -218,28 +220,53 @@ def _known_before(a, b):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort(points, order, scratch, low, high, by_time):  # type: ignore[no-untyped-def]
-    """Stable merge sort of order[low:high], indices into points."""
-    width = 1
-    while width < high - low:
-        for left in range(low, high, 2 * width):
-            middle = min(left + width, high)
-            right = min(left + 2 * width, high)
-            i, j = left, middle
-            for k in range(left, right):
-                take_left = j >= right
-                if not take_left and i < middle:
-                    a, b = points[order[i]], points[order[j]]
-                    take_left = (_time_order(a, b) if by_time else _identity_order(a, b)) <= 0
-                if take_left:
-                    scratch[k] = order[i]
-                    i += 1
-                else:
-                    scratch[k] = order[j]
-                    j += 1
-        for k in range(low, high):
-            order[k] = scratch[k]
-        width *= 2
+def _order(a, b, by_time):  # type: ignore[no-untyped-def]
+    return _time_order(a, b) if by_time else _identity_order(a, b)
+
+
+@numba.njit(cache=True, nogil=True)
+def _sort(points, order, scratch, bounds, low, high, by_time):  # type: ignore[no-untyped-def]
+    """Stable merge sort of order[low:high], indices into points, run by run: a packet has few of them.
+
+    scratch, bounds : room for high and for high - low + 2 numbers
+    """
+    runs = 0
+    bounds[0] = low
+    for k in range(low + 1, high):
+        if _order(points[order[k - 1]], points[order[k]], by_time) > 0:
+            runs += 1
+            bounds[runs] = k
+    runs += 1
+    bounds[runs] = high
+    while runs > 1:
+        merged = 0
+        for run in range(0, runs, 2):
+            left = bounds[run]
+            if run + 1 < runs:
+                _merge_runs(points, order, scratch, left, bounds[run + 1], bounds[run + 2], by_time)
+            bounds[merged] = left
+            merged += 1
+        bounds[merged] = high
+        runs = merged
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_runs(points, order, scratch, left, middle, right, by_time):  # type: ignore[no-untyped-def]
+    """Merge the sorted order[left:middle] and order[middle:right]."""
+    for k in range(left, middle):
+        scratch[k] = order[k]
+    i, j, k = left, middle, left
+    while i < middle and j < right:
+        if _order(points[scratch[i]], points[order[j]], by_time) <= 0:
+            order[k] = scratch[i]
+            i += 1
+        else:
+            order[k] = order[j]
+            j += 1
+        k += 1
+    for rest in range(i, middle):
+        order[k] = scratch[rest]
+        k += 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -248,6 +275,8 @@ def _merge_rows(  # type: ignore[no-untyped-def]
 ):
     order = np.arange(len(points))
     scratch = np.empty(len(points), dtype=np.int64)
+    bounds = np.empty(len(points) + 2, dtype=np.int64)
+    by_time = np.empty(len(points), dtype=np.int64)
     merged = np.empty(len(points), dtype=points.dtype)
     n_curve = n_added = n_kept = late = 0
     for row in range(len(starts) - 1):
@@ -256,7 +285,7 @@ def _merge_rows(  # type: ignore[no-untyped-def]
         for k in range(low, high):
             if not is_fresh[k] and points[k].midpoint_mjd_tai > newest:
                 newest = points[k].midpoint_mjd_tai
-        _sort(points, order, scratch, low, high, False)
+        _sort(points, order, scratch, bounds, low, high, False)
         n_merged = 0
         i = low
         while i < high:
@@ -287,8 +316,9 @@ def _merge_rows(  # type: ignore[no-untyped-def]
                 n_merged += 1
                 late += is_new and points[best].midpoint_mjd_tai < newest
             i = j
-        by_time = np.arange(n_merged)
-        _sort(merged, by_time, scratch, 0, n_merged, True)
+        for k in range(n_merged):
+            by_time[k] = k
+        _sort(merged, by_time, scratch, bounds, 0, n_merged, True)
         for k in range(n_merged):
             curve[n_curve] = merged[by_time[k]]
             n_curve += 1

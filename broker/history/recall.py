@@ -124,7 +124,7 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
     stored = join_blobs(opened.curves)
     merged = merge(stored, new)
     additions, dropped = additions_of(asked, opened.curves, stored, merged, settings.max_points)
-    kept = batch.take(fresh)
+    kept = batch if len(fresh) == len(batch) else batch.take(fresh)
     curves = as_known(merged.curves, rows, kept.midpoint_mjd_tai)
     return dedupe, Recall(
         kept,
@@ -171,21 +171,21 @@ def additions_of(
     """What to store of each key, and how many old points had to be dropped to stay below the cap."""
     additions: list[Addition] = []
     dropped = 0
-    stored_counts, kept_counts = np.diff(stored.starts), np.diff(merged.kept_starts)
-    renew = _renewals(stored, merged)
-    added_counts = np.diff(merged.added_starts)
-    for row in np.flatnonzero(added_counts).tolist():
-        low, high = merged.kept_starts[row], merged.kept_starts[row + 1]
+    stored_counts, kept_counts = np.diff(stored.starts).tolist(), np.diff(merged.kept_starts).tolist()
+    renew = _renewals(stored, merged).tolist()
+    bounds = merged.added_starts.tolist()
+    added, size = merged.added.tobytes(), POINT.itemsize
+    for row in np.flatnonzero(np.diff(merged.added_starts)).tolist():
         key = pack.curve_key(keys[row])
-        total = stored_counts[row] + added_counts[row]
-        if kept_counts[row] > max_points or wants_compaction(int(total), int(kept_counts[row])):
-            kept = merged.kept[low:high]
+        total = stored_counts[row] + bounds[row + 1] - bounds[row]
+        if kept_counts[row] > max_points or wants_compaction(total, kept_counts[row]):
+            kept = merged.kept[merged.kept_starts[row] : merged.kept_starts[row + 1]]
             newest = np.argsort(kept["midpoint_mjd_tai"], kind="stable")[-max_points:]
             dropped += len(kept) - len(newest)
             additions.append(Addition(key, kept[np.sort(newest)].tobytes(), len(blobs[row])))
         else:
-            points = merged.added[merged.added_starts[row] : merged.added_starts[row + 1]]
-            additions.append(Addition(key, points.tobytes(), renew=bool(renew[row])))
+            points = added[bounds[row] * size : bounds[row + 1] * size]
+            additions.append(Addition(key, points, renew=renew[row]))
     return additions, dropped
 
 
@@ -278,7 +278,9 @@ def _points_by_key(
     batch: AlertBatch, fresh: I64, rows: I64, also: Sequence[tuple[int, int]], keys: int
 ) -> LightCurves:
     """Points the fresh alerts bring, by key; a second key gets the detection alone, not its place's past."""
-    packets = batch.points.take(fresh)
+    packets = batch.points if len(fresh) == len(batch) else batch.points.take(fresh)
+    if not also:
+        return group(packets, rows, keys)
     own = batch.points.points[batch.points.starts[[row for row, _ in also]]]
     lengths = np.concatenate([np.diff(packets.starts), np.ones(len(also), dtype=np.int64)])
     together = LightCurves(
