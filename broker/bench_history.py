@@ -50,7 +50,8 @@ class Memory:
     """What Valkey or Redis needs, by its own account (used_memory).
 
     object_bytes : a light curve of `points` points and the claim of one alert
-    point_bytes : each point more, appended one at a time
+    point_bytes : each point more, of 10 appended one at a time; the server doubles a string's room when it is
+                  appended to, so this is more than a point's 32 bytes now and nothing later
     """
 
     objects: int
