@@ -7,13 +7,18 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from broker.astro.bands import NO_BAND, PASSBANDS
+
 F64 = npt.NDArray[np.float64]
+U8 = npt.NDArray[np.uint8]
 
 AB_ZERO_POINT_NJY = 31.4
 MAG_PER_LN_FLUX = 2.5 / math.log(10.0)
 """d(mag) / d(ln flux): 1.0857."""
 LIMIT_SIGMA = 5.0
 """Significance at which the surveys quote a limiting magnitude."""
+NJY_PER_JY = 1e9
+NJY_PER_UJY = 1e3
 
 
 def mag_to_njy(mag: F64 | float) -> F64:
@@ -57,3 +62,22 @@ def limit_to_njy_err(limiting_mag: F64) -> F64:
 def njy_err_to_limit(flux_err: F64) -> F64:
     """Five-sigma limiting magnitude of a flux error.  flux_err : (n,) [nJy];  returns (n,) [AB mag]."""
     return njy_to_mag(LIMIT_SIGMA * np.asarray(flux_err, dtype=np.float64))
+
+
+def vega_to_ab(mag: F64, band: U8) -> F64:
+    """AB magnitudes of Vega ones: in J 0.89 fainter, in H 1.37.
+
+    mag : (n,) [Vega mag];  band : (n,) index into BANDS;  returns (n,) [AB mag]; NaN in a band whose Vega
+    zero point is not in PASSBANDS.
+    """
+    return np.asarray(mag, dtype=np.float64) + _AB_MINUS_VEGA[band]
+
+
+def _ab_minus_vega() -> F64:
+    offsets = np.full(NO_BAND + 1, np.nan)
+    zero_points = np.array([passband.vega_zero_jy for passband in PASSBANDS])
+    offsets[: len(PASSBANDS)] = njy_to_mag(zero_points * NJY_PER_JY)
+    return offsets
+
+
+_AB_MINUS_VEGA = _ab_minus_vega()

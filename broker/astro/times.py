@@ -46,6 +46,12 @@ def jd_utc_start_to_mjd_tai(jd_utc: F64, exposure_time_s: F64 | float) -> F64:
     return mjd + (tai_minus_utc_s(mjd) + 0.5 * np.asarray(exposure_time_s)) / SECONDS_PER_DAY
 
 
+def mjd_utc_to_mjd_tai(mjd_utc: F64) -> F64:
+    """TAI date of a UTC one.  mjd_utc : (n,) [MJD, UTC];  returns (n,) [MJD, TAI]; NaN in, NaN out."""
+    mjd = np.asarray(mjd_utc, dtype=np.float64)
+    return mjd + tai_minus_utc_s(mjd) / SECONDS_PER_DAY
+
+
 def mjd_tai_to_jd_utc_start(mjd_tai: F64, exposure_time_s: F64 | float) -> F64:
     """Inverse of `jd_utc_start_to_mjd_tai`: UTC Julian date of the exposure's start.
 

@@ -10,6 +10,7 @@ from broker.astro.times import (
     jd_utc_start_to_mjd_tai,
     mjd_tai_to_jd_utc_start,
     mjd_tai_to_unix_s,
+    mjd_utc_to_mjd_tai,
     tai_minus_utc_s,
     unix_s_to_mjd_tai,
 )
@@ -48,6 +49,13 @@ def test_mid_exposure_is_astropys() -> None:
     start = Time(jd, np.zeros_like(jd), format="jd", scale="utc").tai.mjd
     got = jd_utc_start_to_mjd_tai(jd, exposure)
     assert np.abs(got - (start + exposure / 2 / 86400.0)).max() < MILLISECOND
+
+
+def test_a_tai_date_is_astropys() -> None:
+    mjd = _dates()
+    expected = Time(mjd, np.zeros_like(mjd), format="mjd", scale="utc").tai.mjd
+    assert np.abs(mjd_utc_to_mjd_tai(mjd) - expected).max() < MILLISECOND
+    assert np.isnan(mjd_utc_to_mjd_tai(np.array([np.nan]))).all()
 
 
 def test_the_way_back() -> None:
