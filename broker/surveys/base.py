@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from broker.astro.bands import band_index
+from broker.astro.bands import NO_BAND, band_index
 from broker.batch import PACKET_COLUMNS, AlertBatch
 from broker.lightcurves import FLAG_UNUSED, LIMIT, POINT, LightCurves, Points, empty_points
 from broker.message import Message
@@ -25,6 +26,8 @@ STANDARD_EXPOSURE_S = 30.0
 """Exposure time of both ZTF's and Rubin's standard visit [s], where a packet gives none."""
 _PLAUSIBLE_MJD = (15_000.0, 90_000.0)
 """1900 to 2105: a point outside is kept (official samples hold seconds in a day's field) but not used."""
+_LONGEST_ID = 19
+"""Digits of the largest int64."""
 _LARGEST_F4 = float(np.finfo(np.float32).max)
 
 
@@ -104,6 +107,35 @@ def band_indices(names: npt.NDArray[np.str_]) -> U8:
     """(n,) band aliases to indices into BANDS; NO_BAND for '' and unknown ones."""
     unique, inverse = np.unique(names, return_inverse=True)
     return np.array([band_index(str(name)) for name in unique], dtype=np.uint8)[inverse]
+
+
+def numbered_bands(numbers: I64, names: Mapping[int, str]) -> U8:
+    """(n,) a survey's filter numbers to indices into BANDS; NO_BAND for a number without a name."""
+    known = np.full(len(numbers), NO_BAND, dtype=np.uint8)
+    for number, name in names.items():
+        known[numbers == number] = band_index(name)
+    return known
+
+
+def name_ids(names: Sequence[str]) -> I64:
+    """Ids of objects or detections that have only a name: stable across nights and machines.
+
+    Returns (n,): a decimal number that fits is itself, '' is 0 (no id), any other name becomes 63 bits of its
+    BLAKE2b hash, made larger than 2^32.
+
+    >>> name_ids(["1200825211121548288", "", "WNTR24awati"]).tolist()
+    [1200825211121548288, 0, 6308324345965434499]
+    """
+    return np.array([_name_id(name) for name in names], dtype=np.int64)
+
+
+def _name_id(name: str) -> int:
+    if not name:
+        return 0
+    if len(name) <= _LONGEST_ID and name.isascii() and name.isdigit() and int(name) < 2**63:
+        return int(name)
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") & (2**63 - 1) | 2**32
 
 
 def flag(bit: int, where: npt.NDArray[np.bool_]) -> U16:

@@ -11,13 +11,21 @@ import numpy.typing as npt
 
 from broker.batch import AlertBatch
 from broker.message import Message, Reject
-from broker.surveys import elasticc, lsst, ztf
+from broker.surveys import atlas, decam, elasticc, lsst, pgir, winter, ztf
 from broker.surveys.avro import Opened, SchemaSource, open_message
 from broker.surveys.base import Source, Survey
 from broker.surveys.columns import Picked, columns_of, pick
 from broker.surveys.writer import WriterSchema
 
-SURVEYS: list[Survey] = [ztf.SURVEY, elasticc.SURVEY, lsst.SURVEY]
+SURVEYS: list[Survey] = [
+    ztf.SURVEY,
+    elasticc.SURVEY,
+    lsst.SURVEY,
+    atlas.SURVEY,
+    decam.SURVEY,
+    pgir.SURVEY,
+    winter.SURVEY,
+]
 """In the order they are asked: ELAsTiCC's packets would also pass for Rubin's."""
 
 STAGE = "surveys"

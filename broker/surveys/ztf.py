@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from broker.astro.bands import NO_BAND, ZTF_FID_BAND, band_index
+from broker.astro.bands import ZTF_FID_BAND
 from broker.astro.photometry import (
     MAG_PER_LN_FLUX,
     limit_to_njy_err,
@@ -43,6 +43,7 @@ from broker.surveys.base import (
     join_rows,
     make_points,
     not_negative,
+    numbered_bands,
     packet_columns,
     positive,
     without,
@@ -132,7 +133,7 @@ LAYOUT = Layout(
 def normalise(raw: RawColumns, source: Source) -> AlertBatch:
     """ZTF's columns in everybody's words and units."""
     time, assumed = midpoint(raw["jd"], raw["exptime"])
-    psf_flux, psf_flux_err = difference_flux(raw["magpsf"], raw["sigmapsf"], raw["isdiffpos"])
+    psf_flux, psf_flux_err = difference_flux(raw["magpsf"], raw["sigmapsf"], sign(raw["isdiffpos"]))
     status = solar_system_status(raw["ssdistnr"])
     band = fid_to_band(raw["fid"])
     own = make_points(
@@ -213,7 +214,9 @@ def _points(raw: RawColumns, own: Points, source: Source) -> LightCurves:
 
 def _detections(history: Child, known_at: npt.NDArray[np.uint32]) -> tuple[Points, I64]:
     time, assumed = midpoint(history["jd"], history["exptime"])
-    psf_flux, psf_flux_err = difference_flux(history["magpsf"], history["sigmapsf"], history["isdiffpos"])
+    psf_flux, psf_flux_err = difference_flux(
+        history["magpsf"], history["sigmapsf"], sign(history["isdiffpos"])
+    )
     points = make_points(
         DETECTION,
         midpoint_mjd_tai=time,
@@ -267,14 +270,16 @@ def _forced(forced: Child, known_at: npt.NDArray[np.uint32]) -> tuple[Points, I6
     return points[keep], forced.row[keep]
 
 
-def midpoint(jd: F64, exptime: F64) -> tuple[F64, npt.NDArray[np.uint16]]:
+def midpoint(
+    jd: F64, exptime: F64, standard_s: float = STANDARD_EXPOSURE_S
+) -> tuple[F64, npt.NDArray[np.uint16]]:
     """Mid-exposure time, and FLAG_TIME_ASSUMED where the exposure time is not given.
 
-    jd : (n,) [day, UTC, start of exposure];  exptime : (n,) [s], NaN if not given (then 30 s)
+    jd : (n,) [day, UTC, start of exposure];  exptime : (n,) [s], NaN if not given (then `standard_s`)
     Returns (n,) [MJD, TAI] and (n,) flags.
     """
     known = exposure_known(exptime)
-    time = jd_utc_start_to_mjd_tai(jd, np.where(known, exptime, STANDARD_EXPOSURE_S))
+    time = jd_utc_start_to_mjd_tai(jd, np.where(known, exptime, standard_s))
     return time, flag(FLAG_TIME_ASSUMED, ~known)
 
 
@@ -283,13 +288,13 @@ def exposure_known(exptime: F64) -> Mask:
     return (exptime > 0.0) & (exptime <= _LONGEST_EXPOSURE_S)
 
 
-def difference_flux(magpsf: F64, sigmapsf: F64, isdiffpos: npt.NDArray[np.str_]) -> tuple[F64, F64]:
+def difference_flux(magpsf: F64, sigmapsf: F64, signs: F64) -> tuple[F64, F64]:
     """Signed difference flux and its error.
 
-    magpsf : (n,) [AB mag] of the absolute flux;  sigmapsf : (n,) [mag];  isdiffpos : (n,) text
-    Returns (n,) and (n,) [nJy]; NaN where the magnitude is missing or the sign is not understood.
+    magpsf : (n,) [AB mag] of the absolute flux;  sigmapsf : (n,) [mag];  signs : (n,) 1, -1 or NaN
+    Returns (n,) and (n,) [nJy]; NaN where the magnitude is missing or the sign is not known.
     """
-    flux = finite(sign(isdiffpos) * mag_to_njy(magpsf))
+    flux = finite(signs * mag_to_njy(magpsf))
     error = finite(mag_err_to_njy_err(flux, sigmapsf))
     return flux, without(error, error < 0.0)
 
@@ -321,10 +326,7 @@ def forced_flux(flux_dn: F64, flux_err_dn: F64, zero_point: F64, zero_point_err:
 
 def fid_to_band(fid: I64) -> U8:
     """(n,) ZTF filter numbers to indices into BANDS."""
-    table = np.full(256, NO_BAND, dtype=np.uint8)
-    for number, name in ZTF_FID_BAND.items():
-        table[number] = band_index(name)
-    return table[np.where((fid > 0) & (fid < 256), fid, 0)]
+    return numbered_bands(fid, ZTF_FID_BAND)
 
 
 def private(programid: I64) -> npt.NDArray[np.uint16]:

@@ -9,14 +9,32 @@ import pytest
 
 from broker.astro.bands import BANDS
 from broker.batch import PACKET_COLUMNS
+from broker.ingest.files import survey_name
 from broker.lightcurves import DETECTION, FLAG_OWN, FORCED, LIMIT, POINT
 from broker.surveys.avro import LocalSchemas
 from broker.surveys.base import Source, Survey
 from broker.surveys.catalog import SURVEYS, decode
 from broker.surveys.columns import columns_of
-from tests.unit.surveys.samples import elasticc_values, lsst_values, messages, ztf_values
+from tests.unit.surveys.samples import (
+    atlas_values,
+    decam_values,
+    elasticc_values,
+    lsst_values,
+    messages,
+    pgir_values,
+    winter_values,
+    ztf_values,
+)
 
-VALUES = {"ztf": ztf_values, "elasticc": elasticc_values, "lsst": lsst_values}
+VALUES = {
+    "ztf": ztf_values,
+    "elasticc": elasticc_values,
+    "lsst": lsst_values,
+    "atlas": atlas_values,
+    "decam": decam_values,
+    "pgir": pgir_values,
+    "winter": winter_values,
+}
 """Packets of each survey: a new one needs samples here."""
 
 
@@ -54,6 +72,16 @@ def test_a_column_is_named_once(survey: Survey) -> None:
     tables = [survey.layout.alert, *(table.fields for table in survey.layout.children)]
     for fields in tables:
         assert len({field.name for field in fields}) == len(fields)
+
+
+def test_its_packets_are_taken_for_no_other_surveys(survey: Survey) -> None:
+    decoded = decode(messages(_values(survey)), LocalSchemas())
+    assert [batch.survey for batch in decoded.batches] == [survey.name]
+    assert decoded.rejects == []
+
+
+def test_replay_knows_its_packets(survey: Survey) -> None:
+    assert {survey_name(value) for value in _values(survey)} == {survey.name}
 
 
 def test_a_batch_is_whole(survey: Survey) -> None:

@@ -147,3 +147,15 @@ def test_ztf_schema_is_the_writers_schema() -> None:
         text = (data / "schemas" / "ztf_embedded_writer_schemas" / "ztf_4.02.avsc").read_text()
         theirs = fastavro.parse_schema(json.loads(text))
         assert to_parsing_canonical_form(theirs) == to_parsing_canonical_form(ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("atlas", "atlas"), ("decam", "desirt"), ("pgir", "pgir"), ("winter", "winter")]
+)
+def test_other_surveys_schemas_are_the_writers_schemas(name: str, folder: str) -> None:
+    data = shared_data()
+    ours = to_parsing_canonical_form(fastavro.parse_schema(schemas.load(f"{name}/alert")))
+    assert "record" in ours
+    for path in [] if data is None else sorted((data / "other_surveys" / folder).iterdir()):
+        with path.open("rb") as file:
+            assert to_parsing_canonical_form(fastavro.reader(file).writer_schema) == ours

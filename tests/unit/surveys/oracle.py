@@ -16,7 +16,9 @@ from astropy.time import Time
 NAN = math.nan
 DETECTION, FORCED, LIMIT = 0, 1, 2
 OWN, ASSUMED, PRIVATE, WITHDRAWN, UNUSED = 1, 2, 4, 8, 16
-BANDS = {"u": 0, "g": 1, "r": 2, "i": 3, "z": 4, "y": 5, "Y": 5, None: 255}
+BANDS = {"u": 0, "g": 1, "r": 2, "i": 3, "z": 4, "y": 5, "Y": 5, "J": 6, "H": 7, "c": 8, "o": 9, None: 255}
+ZERO_JY = {"J": 1594.0, "H": 1024.0}
+"""Flux of Vega magnitude 0 in 2MASS's bands."""
 
 
 @dataclass
@@ -122,3 +124,67 @@ def _lsst_point(kind: int, source_id: int, p: dict[str, Any], unit: float) -> Ex
     withdrawn = (p.get("timeWithdrawnMjdTai") or 0.0) > 0.0  # some write NaN or 0 for null
     flags = (UNUSED if doubtful else 0) | (WITHDRAWN if withdrawn else 0)
     return Expected(kind, source_id, BANDS[_get(p, "band", "filterName")], time, flux, error, flags)
+
+
+def vega_njy(mag: float, band: str) -> float:
+    """Flux of a Vega magnitude in one of 2MASS's bands."""
+    return float((ZERO_JY[band] * 10 ** (-0.4 * mag) * u.Jy).to_value(u.nJy))
+
+
+def _relative(flux: float, mag_error: float) -> float:
+    return abs(flux) * math.log(10) / 2.5 * mag_error
+
+
+def atlas_points(record: dict[str, Any]) -> list[Expected]:
+    """The own point; the identity is the name's digits."""
+    c = record["candidate"]
+    flux, error = (float((c[name] * u.uJy).to_value(u.nJy)) for name in ("flux", "Dflux"))
+    identity = int("".join(letter for letter in record["candid"] if letter.isdigit()))
+    time = float(Time(c["mjd"], format="mjd", scale="utc").tai.mjd)
+    return [Expected(DETECTION, identity, BANDS[c["filter"]], time, flux, abs(error), OWN)]
+
+
+def decam_points(record: dict[str, Any]) -> list[Expected]:
+    """The own point, then the forced points; an exposure is told by its start in ms."""
+    own = record["candidate"]
+    rows = [(DETECTION, record["candid"], own, OWN | ASSUMED)]
+    rows += [(FORCED, round(p["mjd"] * 86_400_000), p, ASSUMED) for p in record["fp_hists"]]
+    starts = Time([p["mjd"] for _, _, p, _ in rows], format="mjd", scale="utc").tai
+    found = (starts + 15 * u.s).mjd
+    return [
+        Expected(kind, identity, BANDS[p["band"]], float(time), p["psfFlux"], p["psfFluxErr"], flags)
+        for (kind, identity, p, flags), time in zip(rows, found, strict=True)
+    ]
+
+
+def pgir_points(record: dict[str, Any]) -> list[Expected]:
+    """The own point, then the history's detections, then its limits."""
+    own, history = record["candidate"], record["prv_candidates"] or []
+    seen = [p for p in history if p["candid"] is not None]
+    limits = [p for p in history if p["candid"] is None and (p["diffmaglim"] or -1) >= 0]
+    rows = [(DETECTION, own["candid"], own, OWN)]
+    rows += [(DETECTION, p["candid"], p, ASSUMED) for p in seen]
+    rows += [(LIMIT, p["stackquadid"], p, ASSUMED) for p in limits]
+    found = times([p["jd"] for _, _, p, _ in rows], [own["exptime"]] + [71.26] * (len(rows) - 1))
+    points = []
+    for (kind, identity, p, flags), time in zip(rows, found, strict=True):
+        flux = NAN if kind == LIMIT else vega_njy(p["magpsf"], "J") * (1 if p["isdiffpos"] == "1" else -1)
+        error = vega_njy(p["diffmaglim"], "J") / 5 if kind == LIMIT else _relative(flux, p["sigmapsf"])
+        points.append(Expected(kind, identity, BANDS["J"], float(time), flux, error, flags))
+    return points
+
+
+def winter_points(record: dict[str, Any]) -> list[Expected]:
+    """The own point, then the history's detections."""
+    own = record["candidate"]
+    flags = OWN | (UNUSED if own["deprecated"] else 0)
+    rows = [(own, flags), *((p, ASSUMED) for p in record["prv_candidates"] or [])]
+    found = times([p["jd"] for p, _ in rows], [own["exptime"]] + [120.0] * (len(rows) - 1))
+    points = []
+    for (p, flags), time in zip(rows, found, strict=True):
+        band = {1: "y", 2: "J", 3: "H"}[p["fid"]]
+        bright = njy(p["magpsf"]) if band == "y" else vega_njy(p["magpsf"], band)
+        flux = bright * (1 if p["isdiffpos"] else -1)
+        error = _relative(flux, p["sigmapsf"])
+        points.append(Expected(DETECTION, p["candid"], BANDS[band], float(time), flux, error, flags))
+    return points

@@ -13,7 +13,7 @@ import fastavro
 import numpy as np
 
 from broker.message import Message
-from broker.schemas import lsst_schema
+from broker.schemas import load, lsst_schema
 from broker.simulate import simulate_lsst, simulate_ztf
 from tests.data import shared_data
 
@@ -90,6 +90,86 @@ def _elasticc_record(number: int, flux: float) -> dict[str, Any]:
     earlier = {**source, "diaSourceId": 50 + number, "midPointTai": 59990.0}
     history = {"prvDiaSources": [earlier], "prvDiaForcedSources": forced}
     return {"alertId": number, "diaSource": source, "diaObject": host, **history}
+
+
+@cache
+def atlas_values() -> list[bytes]:
+    """ATLAS packets, each one message; without the real ones, two of our making."""
+    return _other("atlas") or [
+        made("atlas", objectId="1200825211121548288", candid="02a59543o0040o_006230", candidate=candidate)
+        for candidate in (
+            {"mjd": 59543.194825, "filter": "o", "flux": 173.78, "Dflux": 19.8, "isdiffpos": "f"},
+            {"mjd": 59544.0, "filter": "c", "flux": -2070.1, "Dflux": -16.6, "isdiffpos": "t", "rb": 0.7},
+        )
+    ]
+
+
+@cache
+def decam_values() -> list[bytes]:
+    """DECam packets of DESIRT, each one message; without the real ones, one of our making."""
+    point = {"mjd": 61229.08006057, "band": "g", "psfFlux": 1375.25, "psfFluxErr": 255.25, "isdiffpos": 1}
+    earlier = {"mjd": 61220.1, "band": "z", "psfFlux": -20.5, "psfFluxErr": 250.0}
+    own = {**point, "ra": 210.5, "dec": 15.4, "diffmaglim": 22.96, "reliability": 0.93}
+    made_up = made("decam", objectId="c4d_1", candid=65346, candidate=own, fp_hists=[earlier, point])
+    return _other("desirt") or [made_up]
+
+
+@cache
+def pgir_values() -> list[bytes]:
+    """PGIR packets, each one message; without the real ones, one of our making."""
+    point = {"jd": 2459394.7, "candid": 9, "magpsf": 10.2, "sigmapsf": 0.05, "isdiffpos": "1", "drb": 0.9}
+    own = {**point, "exptime": 71.26, "diffmaglim": 11.7, "ssdistnr": -99.0, "tmdist1": 60.0, "drb": 1.0}
+    history = [
+        {**point, "stackquadid": 3},
+        {**point, "jd": 2459390.7, "candid": 8, "isdiffpos": "0", "stackquadid": 2, "drb": -1.0},
+        {"jd": 2459389.7, "diffmaglim": 12.5, "stackquadid": 1},
+        {"jd": 2459388.7, "diffmaglim": -1.0, "stackquadid": 7},
+    ]
+    return _other("pgir") or [
+        made("pgir", objectId="PGIR19aacbvv", candid=9, candidate=own, prv_candidates=history)
+    ]
+
+
+@cache
+def winter_values() -> list[bytes]:
+    """WINTER packets, each one message; without the real ones, one in each band of our making."""
+    point = {"jd": 2460381.03, "magpsf": 14.5, "sigmapsf": 0.1, "isdiffpos": True}
+    return _other("winter") or [
+        made(
+            "winter",
+            objectid="WNTR24awati",
+            candid=10 + fid,
+            candidate={**point, "candid": 10 + fid, "fid": fid, "exptime": 120.0, "diffmaglim": 17.7},
+            prv_candidates=[{**point, "jd": 2460375.1, "candid": fid, "fid": 2, "isdiffpos": False}],
+        )
+        for fid in (1, 2, 3)
+    ]
+
+
+def _other(folder: str) -> list[bytes]:
+    return [path.read_bytes() for path in files(f"other_surveys/{folder}")]
+
+
+def made(survey: str, **values: Any) -> bytes:
+    """A packet of a survey's own schema with the values given; null, zero or empty where none is."""
+    schema = load(f"{survey}/alert")
+    return container(schema, [_filled(schema, {"schemavsn": "0.1", **values}, {})])
+
+
+def _filled(avro_type: Any, value: Any, named: dict[str, Any]) -> Any:
+    """A value of an Avro type, what is not given being null, zero or empty;  named : records met so far."""
+    if isinstance(avro_type, list):
+        branch = next(one for one in avro_type if one != "null")
+        return None if value is None and "null" in avro_type else _filled(branch, value, named)
+    avro_type = named.get(avro_type, avro_type) if isinstance(avro_type, str) else avro_type
+    if isinstance(avro_type, dict) and avro_type["type"] == "record":
+        named[avro_type["name"]] = avro_type
+        given = value or {}
+        return {f["name"]: _filled(f["type"], given.get(f["name"]), named) for f in avro_type["fields"]}
+    if isinstance(avro_type, dict) and avro_type["type"] == "array":
+        return [_filled(avro_type["items"], item, named) for item in value or []]
+    empty = {"string": "", "bytes": b"", "boolean": False, "int": 0, "long": 0}
+    return empty.get(avro_type, 0.0) if value is None else value
 
 
 @cache

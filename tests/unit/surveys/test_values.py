@@ -56,7 +56,7 @@ def _slim(record: dict[str, Any], points: Points) -> dict[str, Any]:
     return {k: v for k, v in record.items() if not isinstance(v, list)} | {"points": points(record)}
 
 
-def _check_points(batch: AlertBatch, expected: list[list[oracle.Expected]]) -> None:
+def check_points(batch: AlertBatch, expected: list[list[oracle.Expected]]) -> None:
     """Own point and history of every alert: identity, time to 1 ms, flux to 1e-6, band and flags."""
     assert len(batch) == len(expected)
     assert np.diff(batch.points.starts).tolist() == [len(row) for row in expected]
@@ -84,7 +84,7 @@ def _check_points(batch: AlertBatch, expected: list[list[oracle.Expected]]) -> N
 
 def test_ztf_points() -> None:
     batch, records = _ztf()
-    _check_points(batch, [record["points"] for record in records])
+    check_points(batch, [record["points"] for record in records])
     assert batch.object_name.tolist() == [record["objectId"].encode() for record in records]
     assert batch.ra.tolist() == [record["candidate"]["ra"] for record in records]
     assert batch.dec.tolist() == [record["candidate"]["dec"] for record in records]
@@ -137,7 +137,7 @@ def test_ztf_reliability_is_drb_else_rb() -> None:
 
 def test_lsst_points() -> None:
     batch, records = _lsst()
-    _check_points(batch, [record["points"] for record in records])
+    check_points(batch, [record["points"] for record in records])
     assert batch.ra.tolist() == [record["diaSource"]["ra"] for record in records]
     assert batch.dec.tolist() == [oracle._get(record["diaSource"], "dec", "decl") for record in records]
 
@@ -176,7 +176,7 @@ def test_elasticc_fluxes_are_snana_units() -> None:
     values = elasticc_values()
     batch = _batch(values, "elasticc")
     unit = oracle.njy(27.5)
-    _check_points(batch, [oracle.lsst_points(r, unit, "diaForcedSourceId") for r in _records(values)])
+    check_points(batch, [oracle.lsst_points(r, unit, "diaForcedSourceId") for r in _records(values)])
     assert set(batch.solar_system_status.tolist()) == {3}
 
 
