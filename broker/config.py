@@ -52,6 +52,15 @@ class RedisSettings:
 
 
 @dataclass(frozen=True)
+class RegistrySettings:
+    """Where the schemas are that alerts name by an id we do not know."""
+
+    url: str = _setting(
+        "", "https://user:password@host of the survey's schema registry; empty = only the schemas we ship"
+    )
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """The pipeline."""
 
@@ -115,6 +124,7 @@ class Settings:
 
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
     redis: RedisSettings = field(default_factory=RedisSettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
     run: RunSettings = field(default_factory=RunSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
     topics: TopicSettings = field(default_factory=TopicSettings)
@@ -127,6 +137,7 @@ class Settings:
 _SECTIONS: dict[str, type] = {
     "kafka": KafkaSettings,
     "redis": RedisSettings,
+    "registry": RegistrySettings,
     "run": RunSettings,
     "history": HistorySettings,
     "topics": TopicSettings,
@@ -167,6 +178,7 @@ def load(
             origins[name] = origin
     settings = _build(values, tuple(sorted(origins.items())))
     _check_patterns(settings.run.topics)
+    _check_address("registry.url", settings.registry.url)
     return settings
 
 
@@ -316,3 +328,14 @@ def _check_patterns(topics: tuple[str, ...]) -> None:
             raise SettingsError(
                 f"run.topics: {topic!r} uses \\d, which librdkafka never matches; write [0-9]"
             )
+
+
+def _check_address(name: str, url: str) -> None:
+    """Refuse an HTTP address that could never answer; its text may hold a password and is not shown."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if url and not good:
+        raise SettingsError(f"{name} is no address such as http://host:8081 or https://user:password@host")

@@ -92,7 +92,8 @@ class Pipeline:
     def process(self, messages: Sequence[Message], filters: FilterSet) -> Outcome:
         """Judge a batch. When this returns, the store holds it durably and only sending is left.
 
-        Raises RetryBatch when the store is not there: nothing was counted, do the batch again.
+        Raises RetryBatch when the store or the schema registry is not there: nothing was counted, do the
+        batch again.
         """
         outcome = Outcome()
         with _timed(outcome, "decode"):

@@ -45,7 +45,7 @@ from broker.publish.kafka import DeliveryFailed, KafkaOutput
 from broker.publish.packets import encode_record
 from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
 from broker.slots import Slot
-from broker.surveys.avro import LocalSchemas
+from broker.surveys.registry import schema_source
 from broker.topics import FILTERS, LEDGER, NOTICES
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Worker:
         store = RedisStore(self.settings.redis.url, self.settings.history, cluster)
         store.check()
         scorer = shipped_or_chosen_scorer(self.settings)
-        self._pipeline = Pipeline(store, scorer, LocalSchemas(), self.settings)
+        self._pipeline = Pipeline(store, scorer, schema_source(self.settings.registry.url), self.settings)
         warm_up(scorer)
         self._tail = ControlTail(self.settings.kafka)
         self._control = ControlWriter(self.settings.kafka)

@@ -32,7 +32,10 @@ class SchemaSource(Protocol):
     """Where the writer schemas of Confluent-framed messages come from."""
 
     def get(self, schema_id: int) -> str | None:
-        """The schema's JSON text, None when nobody knows the id. Called for every message: keep it quick."""
+        """The schema's JSON text, None when nobody knows the id. Called for every message: keep it quick.
+
+        May raise RetryBatch: whether anybody knows the id cannot be told now.
+        """
 
 
 class LocalSchemas:

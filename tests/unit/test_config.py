@@ -39,6 +39,21 @@ def test_librdkafka_settings_pass_through_from_file_and_environment(tmp_path: Pa
     assert shown["kafka.security.protocol"] == "SASL_SSL"
 
 
+@pytest.mark.parametrize(
+    "url", ["ftp://host", "host:8081", "http://", "http://host:port", "http://u:hush@/x"]
+)
+def test_a_registry_that_is_no_address_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"registry.url is no address") as refused:
+        config.load({"registry.url": url}, env={})
+    assert "hush" not in str(refused.value)
+
+
+def test_a_registrys_address_may_have_a_user_a_port_and_a_path() -> None:
+    for url in ("", "http://host:8081", "https://user:password@host/registry", "http://[::1]:8081"):
+        assert config.load({"registry.url": url}, env={}).registry.url == url
+    assert config.mask("registry.url", "https://me:hush@host:1/x") == "https://me:***@host:1/x"
+
+
 def test_passwords_in_addresses_are_masked() -> None:
     assert config.mask("redis.url", "redis://user:hush@host:6379/0") == "redis://user:***@host:6379/0"
 
