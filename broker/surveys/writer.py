@@ -57,7 +57,7 @@ def writer_schema(text: str) -> WriterSchema:
     """
     try:
         raw = json.loads(text)
-        parsed = fastavro.parse_schema(raw)
+        parsed = fastavro.parse_schema(_without_defaults(raw))
     except Exception as error:  # fastavro raises whatever its walk over a damaged schema meets
         raise SchemaError(f"writer schema refused: {type(error).__name__}: {str(error)[:200]}") from error
     if not isinstance(parsed, dict) or parsed.get("type") not in ("record", "error"):
@@ -69,6 +69,13 @@ def writer_schema(text: str) -> WriterSchema:
     except (RecursionError, LookupError, TypeError, ValueError) as error:
         raise SchemaError(f"writer schema cannot be walked: {type(error).__name__}: {error}") from error
     return WriterSchema(text, parsed, str(parsed["name"]), str(raw.get("version", "")), paths)
+
+
+def _without_defaults(schema: Any) -> Any:
+    """A schema without its fields' defaults: reading what was written needs none, and some are illegal."""
+    if isinstance(schema, dict):
+        return {key: _without_defaults(value) for key, value in schema.items() if key != "default"}
+    return [_without_defaults(one) for one in schema] if isinstance(schema, list) else schema
 
 
 class _Walk:

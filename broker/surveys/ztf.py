@@ -419,6 +419,7 @@ SURVEY = Survey(
         ("candid",),
         ("candidate.jd",),
         ("candidate.fid",),
+        ("candidate.pid",),
         ("candidate.programid",),
         ("candidate.ra",),
         ("candidate.dec",),

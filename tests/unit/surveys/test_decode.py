@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from typing import Any
 
@@ -22,7 +23,9 @@ from tests.unit.surveys.samples import (
     few_lsst,
     few_ztf,
     files,
+    hand_made,
     header_of,
+    long,
     messages,
     mutate,
     read_packet,
@@ -151,11 +154,19 @@ def test_an_unknown_survey_is_said_by_name() -> None:
 
 
 def test_other_surveys_are_not_taken_for_ours() -> None:
+    """TURBO's placeholder packets have ZTF's words, and defaults that their types do not allow."""
     values = [path.read_bytes() for path in files("other_surveys/turbo")]
     decoded = _decode(values)
     assert decoded.batches == []
-    assert {reject.reason for reject in decoded.rejects} <= {"unsupported_schema"}
-    assert len(decoded.rejects) == len(values)
+    assert [reject.reason for reject in decoded.rejects] == ["unsupported_schema"] * len(values)
+    assert all("has the required fields of no survey" in reject.detail for reject in decoded.rejects)
+
+
+def test_a_default_that_its_type_does_not_allow_is_no_matter() -> None:
+    field = {"name": "x", "type": "int", "default": None}
+    schema = {"type": "record", "name": "odd", "fields": [field]}
+    reject = _only_reject(hand_made(json.dumps(schema), [(1, long(7))]))
+    assert "has the required fields of no survey" in reject.detail
 
 
 def test_the_topic_does_not_decide_the_survey() -> None:
