@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from broker.astro.photometry import njy_err_to_limit
-from broker.features.measurements import F64, I64, U8, Measurements, compiled, row_counts, split_bands
+from broker.features.measurements import (
+    F64,
+    I64,
+    OTHER_BANDS,
+    U8,
+    Measurements,
+    compiled,
+    row_counts,
+    split_bands,
+)
 from broker.lightcurves import FORCED, LIMIT
 
 NIGHT_GAP_DAYS = 0.5
@@ -32,6 +41,7 @@ def cadence(m: Measurements) -> dict[str, F64]:
             m.point_time, m.point_flux, m.point_err, m.role, m.point_starts, first
         ),
         **split_bands("n_det_{b}", np.diff(m.band_starts).astype(np.float64)),
+        **split_bands("n_det_{b}", np.diff(m.other_starts).astype(np.float64), OTHER_BANDS),
     }
 
 

@@ -11,9 +11,11 @@ import numpy as np
 from broker.features.brightness import brightness
 from broker.features.cadence import cadence
 from broker.features.colour import colour
-from broker.features.measurements import F64, FEATURE_BANDS, Measurements, measure
+from broker.features.gated import GATED_NAMES, compute
+from broker.features.measurements import F64, FEATURE_BANDS, OTHER_BANDS, Measurements, Reference, measure
 from broker.features.rise_and_decline import rise_and_decline
 from broker.features.shape import shape
+from broker.features.total_flux import total_flux
 from broker.features.variability import variability
 from broker.lightcurves import DETECTION, LightCurves, empty_points
 from broker.table import ColumnSpec
@@ -33,12 +35,18 @@ class Feature:
     source: str = "this project"
 
 
-def _per_band(name: str, unit: str, doc: str, source: str = "this project") -> list[Feature]:
-    """The same feature in g and in r; '{b}' is the band."""
-    return [Feature(name.format(b=b), unit, doc.format(b=b), source) for b in FEATURE_BANDS]
+def _per_band(
+    name: str, unit: str, doc: str, source: str = "this project", bands: tuple[str, ...] = FEATURE_BANDS
+) -> list[Feature]:
+    """The same feature in several bands, g and r if none are named; '{b}' is the band."""
+    return [Feature(name.format(b=b), unit, doc.format(b=b), source) for b in bands]
 
 
 _RICHARDS = "Richards et al. 2011, ApJ 733, 10"
+_KIM = "Kim et al. 2014, A&A 566, A43"
+_SIMON_LEE = "Simon & Lee 1981, ApJ 248, 291"
+_BAZIN = "Bazin et al. 2009, A&A 499, 653"
+_KELLY = "Kelly et al. 2009, ApJ 698, 895"
 
 FEATURES: list[Feature] = [
     Feature("n_detections", "", "detections in all bands, one an exposure"),
@@ -93,6 +101,69 @@ FEATURES: list[Feature] = [
     Feature(
         "color_gr_rate", "mag / day", "change of g - r from the first to the latest night with both bands"
     ),
+    *_per_band("n_det_{b}", "", "detections in {b}, one an exposure", bands=OTHER_BANDS),
+    *_per_band(
+        "peak_mag_{b}", "AB mag", "difference magnitude of the brightest detection in {b}", bands=OTHER_BANDS
+    ),
+    *_per_band(
+        "rise_rate_{b}", "mag / day", "brightening up to the peak in {b}, > 0 brightens", bands=OTHER_BANDS
+    ),
+    *_per_band("median_flux_{b}", "nJy", "median difference flux of the detections in {b}"),
+    *_per_band("range_50_flux_{b}", "nJy", "range of the middle half of the fluxes in {b}"),
+    *_per_band("range_80_flux_{b}", "nJy", "range of the middle 80 % of the fluxes in {b}"),
+    *_per_band(
+        "percentile_ratio_mid20_{b}", "", "range of the middle 20 % of the fluxes in {b} over 90 %", _RICHARDS
+    ),
+    *_per_band(
+        "kurtosis_{b}", "", "tails of the fluxes in {b}, 0 if Gaussian", "Joanes & Gill 1998, Stat. 47, 183"
+    ),
+    *_per_band(
+        "anderson_darling_{b}", "", "how un-Gaussian the fluxes in {b} are", "Stephens 1974, JASA 69, 730"
+    ),
+    *_per_band("eta_e_{b}", "", "von Neumann's ratio of slopes in {b}, for uneven sampling", _KIM),
+    *_per_band("cusum_{b}", "", "range of the cumulative sum of the fluxes in {b}", _KIM),
+    Feature(
+        "stetson_j", "", "variability that g and r share, pairs within 0.5 d", "Stetson 1996, PASP 108, 851"
+    ),
+    Feature("total_mean_mag", "AB mag", "mean of reference plus difference flux, in the alert's band"),
+    Feature(
+        "total_amplitude", "mag", "half the range of the total magnitudes, in the alert's band", _RICHARDS
+    ),
+    Feature("total_rel_std", "", "std over mean of the total flux, in the alert's band"),
+    Feature(
+        "total_excess_variance",
+        "",
+        "variance of the total flux beyond noise, over mean^2, in the alert's band",
+        "Nandra et al. 1997, ApJ 476, 70",
+    ),
+    Feature(
+        "period_days",
+        "day",
+        "best Lomb-Scargle period of the two best-sampled bands; near 1/n d never; not barycentric",
+        "Zechmeister & Kürster 2009, A&A 496, 577",
+    ),
+    Feature("period_power", "", "share of the chi2 about the means that the period's sinusoids remove"),
+    Feature(
+        "period_log10_fap", "", "log10 of the chance that noise peaks so high", "Baluev 2008, MNRAS 385, 1279"
+    ),
+    Feature("fourier_amplitude", "nJy", "first harmonic's amplitude in the best-sampled band", _SIMON_LEE),
+    Feature("fourier_r21", "", "second harmonic's amplitude over the first's", _SIMON_LEE),
+    Feature("fourier_r31", "", "third harmonic's amplitude over the first's", _SIMON_LEE),
+    Feature(
+        "fourier_phi21", "rad", "phase of the second harmonic relative to the first, 0..2 pi", _SIMON_LEE
+    ),
+    Feature("fourier_phi31", "rad", "phase of the third harmonic relative to the first, 0..2 pi", _SIMON_LEE),
+    Feature(
+        "fit_days_since_peak", "day", "time since the peak of the fitted transient; < 0 if ahead", _BAZIN
+    ),
+    Feature("fit_rise_days", "day", "rise time scale of the fitted transient", _BAZIN),
+    Feature("fit_fall_days", "day", "decline time scale of the fitted transient", _BAZIN),
+    *_per_band("fit_peak_flux_{b}", "nJy", "peak flux of the fitted transient in {b}", _BAZIN),
+    Feature("fit_chi2", "", "chi2 per degree of freedom of the fitted transient", _BAZIN),
+    Feature("fit_gain", "", "share of the chi2 about the means that the fitted transient removes", _BAZIN),
+    Feature("drw_tau_days", "day", "relaxation time of the most likely damped random walk", _KELLY),
+    Feature("drw_sigma", "nJy", "amplitude of that random walk on long time scales", _KELLY),
+    Feature("drw_gain", "", "log likelihood of that random walk over white noise's", _KELLY),
 ]
 """The columns of the matrix. Append only: models name a prefix of this list."""
 
@@ -107,18 +178,26 @@ FAMILIES: list[Callable[[Measurements], dict[str, F64]]] = [
     shape,
     variability,
     colour,
+    total_flux,
 ]
+"""What is computed for every alert; the features of gated.GATED_NAMES come from there."""
 
 
-def extract(curves: LightCurves, ref_mjd: F64) -> F64:
+def extract(
+    curves: LightCurves, ref_mjd: F64, reference: Reference | None = None, gated: F64 | None = None
+) -> F64:
     """Features of light curves as they stood at a moment: the same function serves the stream and training.
 
     curves : n rows, merged and time-ordered;  ref_mjd : (n,) the alert's own midpoint [MJD, TAI]; later
-    points are not used. Returns (n, len(FEATURES)) in the units of FEATURES; NaN where too little is known.
+    points are not used;  reference : flux of the reference image, unknown without it;  gated : (n, g) the
+    expensive features from `extract_gated`, all computed here without it.
+    Returns (n, len(FEATURES)) in the units of FEATURES; NaN where too little is known.
     """
     with np.errstate(all="ignore"):
-        m = measure(curves, ref_mjd)
+        m = measure(curves, ref_mjd, reference)
         columns = {name: values for family in FAMILIES for name, values in family(m).items()}
+    expensive = compute(curves, ref_mjd) if gated is None else gated
+    columns |= dict(zip(GATED_NAMES, expensive.T, strict=True))
     matrix = np.empty((len(curves), len(FEATURES)))
     for index, feature in enumerate(FEATURES):
         matrix[:, index] = columns[feature.name]
@@ -133,6 +212,8 @@ def feature_set_hash(features: Iterable[Feature] = tuple(FEATURES)) -> str:
 
 def warm_up() -> None:
     """Compile every kernel, or load it from disk, before the first alert has to wait for it."""
-    points = empty_points(2)
-    points["psf_flux"], points["psf_flux_err"], points["band"], points["kind"] = 1.0, 1.0, 1, DETECTION
-    extract(LightCurves(points, np.array([0, 2], dtype=np.int64)), np.zeros(1))
+    points = empty_points(24)
+    points["midpoint_mjd_tai"] = -np.arange(24.0)[::-1]
+    points["psf_flux"], points["psf_flux_err"], points["kind"] = np.arange(24.0) % 5.0, 1.0, DETECTION
+    points["band"] = np.arange(24) % 2 + 1
+    extract(LightCurves(points, np.array([0, 24], dtype=np.int64)), np.zeros(1))

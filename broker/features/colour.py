@@ -47,17 +47,22 @@ def pair_colour(m: Measurements, pair: I64) -> tuple[F64, F64, F64, F64]:
 def colour_pair(time: F64, mag: F64, starts: I64, latest: bool) -> I64:
     """The g and the r detection that give an object's colour: of one night if any, else the closest in time.
 
-    time : (m,) [day];  mag : (m,) [AB mag], NaN left out;  starts : (2n+1,) n rows of g, then n rows of r;
-    latest : the last night with both bands, else the first. Returns (n, 2) positions; -1 where a band lacks.
+    time : (m,) [day], ordered within each row;  mag : (m,) [AB mag], NaN left out;  starts : (2n+1,) n rows
+    of g, then n rows of r;  latest : the last night with both bands, else the first. Returns (n, 2)
+    positions, -1 where a band lacks.
     """
     n = (starts.shape[0] - 1) // 2
     pair = np.full((n, 2), -1)
     for row in range(n):
-        best = np.inf
+        best, g = np.inf, -1
+        following = _next_known(starts[row], starts[row + 1], mag)
         for r in range(starts[n + row], starts[n + row + 1]):
             if np.isnan(mag[r]):
                 continue
-            g = _nearest(time[r], starts[row], starts[row + 1], time, mag)
+            # Both bands are in order of time: the nearest g only moves on, and of equals the earlier stays.
+            while following >= 0 and (g < 0 or abs(time[following] - time[r]) < abs(time[g] - time[r])):
+                g = following
+                following = _next_known(g + 1, starts[row + 1], mag)
             gap = abs(time[r] - time[g]) if g >= 0 else np.inf
             same_night = gap < SAME_NIGHT_DAYS
             if gap < best or (same_night and latest):
@@ -69,10 +74,9 @@ def colour_pair(time: F64, mag: F64, starts: I64, latest: bool) -> I64:
 
 
 @compiled
-def _nearest(moment: float, begin: int, end: int, time: F64, mag: F64) -> int:
-    """Position of the detection nearest to a moment, the earlier of equals; -1 if there is none."""
-    nearest = -1
+def _next_known(begin: int, end: int, mag: F64) -> int:
+    """Position of the first detection with a magnitude; -1 if there is none."""
     for i in range(begin, end):
-        if not np.isnan(mag[i]) and (nearest < 0 or abs(time[i] - moment) < abs(time[nearest] - moment)):
-            nearest = i
-    return nearest
+        if not np.isnan(mag[i]):
+            return i
+    return -1

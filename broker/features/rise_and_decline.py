@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.features.brightness import at, peak_index
-from broker.features.measurements import F64, I64, Measurements, compiled, split_bands
+from broker.features.measurements import F64, I64, OTHER_BANDS, Measurements, compiled, split_bands
 
 MIN_SPAN_DAYS = 0.01
 """Shorter series than this (14 minutes) say nothing about a rate in mag/day."""
@@ -20,11 +21,17 @@ def rise_and_decline(m: Measurements) -> dict[str, F64]:
     fade = line_slope(m.band_time, m.band_mag, m.band_mag_err, np.where(peak < 0, begin, peak), end)
     whole = line_slope(m.band_time, m.band_mag, m.band_mag_err, begin, end)
     bright = at(m.band_flux, peak)
+    other_peak = peak_index(m.other_flux, m.other_starts)
+    other_rise = line_slope(
+        m.other_time, njy_to_mag(m.other_flux), njy_err_to_mag_err(m.other_flux, m.other_err),
+        m.other_starts[:-1], other_peak + 1,
+    )  # fmt: skip
     return {
         "days_since_peak": 0.0 - at(m.time, peak_index(m.flux, m.starts)),
         **split_bands("days_since_peak_{b}", 0.0 - at(m.band_time, peak)),
         **split_bands("rise_rate_{b}", 0.0 - rise[:, 0]),
         **split_bands("rise_rate_{b}_err", rise[:, 1]),
+        **split_bands("rise_rate_{b}", 0.0 - other_rise[:, 0], OTHER_BANDS),
         **split_bands("fade_rate_{b}", fade[:, 0]),
         **split_bands("fade_rate_{b}_err", fade[:, 1]),
         **split_bands("slope_{b}", whole[:, 0]),

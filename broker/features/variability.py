@@ -7,6 +7,9 @@ import numpy as np
 from broker.features.brightness import weighted_mean
 from broker.features.measurements import F64, I64, Measurements, compiled, split_bands
 
+PAIR_DAYS = 0.5
+"""A g and an r point closer than this are a pair for Stetson's J."""
+
 
 def variability(m: Measurements) -> dict[str, F64]:
     """The family's columns, each (n,)."""
@@ -14,11 +17,14 @@ def variability(m: Measurements) -> dict[str, F64]:
     centre = weighted_mean(flux, err, starts)
     return {
         **split_bands("std_flux_{b}", standard_deviation(flux, starts)),
-        **split_bands("mad_flux_{b}", median_absolute_deviation(flux, starts)),
+        **split_bands("mad_flux_{b}", median_absolute_deviation(m.band_sorted, starts)),
         **split_bands("reduced_chi2_{b}", reduced_chi2(flux, err, centre, starts)),
         **split_bands("excess_variance_{b}", excess_variance(flux, err, starts)),
         **split_bands("von_neumann_{b}", von_neumann(flux, starts)),
         **split_bands("stetson_k_{b}", stetson_k(flux, err, centre, starts)),
+        **split_bands("eta_e_{b}", eta_e(m.band_time, flux, starts)),
+        **split_bands("cusum_{b}", cusum(flux, starts)),
+        "stetson_j": stetson_j(m.band_time, flux, err, centre, starts),
     }
 
 
@@ -37,16 +43,30 @@ def standard_deviation(flux: F64, starts: I64) -> F64:
 
 
 @compiled
-def median_absolute_deviation(flux: F64, starts: I64) -> F64:
+def median_absolute_deviation(ordered: F64, starts: I64) -> F64:
     """Median distance from the median: scatter that one wild point cannot change.
 
-    flux : (m,) [nJy];  starts : (n+1,). Returns (n,) [nJy, >= 0]; NaN where a row has fewer than 2 points.
+    ordered : (m,) ascending within each row [nJy];  starts : (n+1,). Returns (n,) [nJy, >= 0]; NaN where a
+    row has fewer than 2 points.
     """
     mad = np.full(starts.shape[0] - 1, np.nan)
     for row in range(mad.shape[0]):
-        values = flux[starts[row] : starts[row + 1]]
-        if values.shape[0] > 1:
-            mad[row] = np.median(np.abs(values - np.median(values)))
+        first, count = starts[row], starts[row + 1] - starts[row]
+        if count < 2:
+            continue
+        median = 0.5 * (ordered[first + (count - 1) // 2] + ordered[first + count // 2])
+        # The distances grow outwards from the median, so taking the nearer end each time sorts them.
+        left, right, before, distance = first + (count - 1) // 2, first + (count - 1) // 2 + 1, 0.0, 0.0
+        for _ in range(count // 2 + 1):
+            before = distance
+            near_left = median - ordered[left] if left >= first else np.inf
+            near_right = ordered[right] - median if right < first + count else np.inf
+            distance = min(near_left, near_right)
+            if near_left <= near_right:
+                left -= 1
+            else:
+                right += 1
+        mad[row] = distance if count % 2 else 0.5 * (before + distance)
     return mad
 
 
@@ -130,3 +150,91 @@ def stetson_k(flux: F64, err: F64, mean: F64, starts: I64) -> F64:
         if count > 1 and square > 0.0:
             k[row] = total / np.sqrt(count * square)
     return k
+
+
+@compiled
+def eta_e(time: F64, flux: F64, starts: I64) -> F64:
+    """Von Neumann's ratio of slopes, for uneven sampling: small if smooth, large if it jumps between points.
+
+    time : (m,) ordered [day];  flux : (m,) [nJy];  starts : (n+1,). Returns (n,) [dimensionless, >= 0]; NaN
+    where a row has fewer than 2 points, no variance or two points at one time.
+    (t_N - t_1)^2 / (N - 1)^3 sum (df/dt)^2 / s^2.  Source: Kim et al. 2014, A&A 566, A43.
+    """
+    eta = np.full(starts.shape[0] - 1, np.nan)
+    for row in range(eta.shape[0]):
+        first, end = starts[row], starts[row + 1]
+        count = end - first
+        values = flux[first:end]
+        variance = ((values - values.mean()) ** 2).sum() / (count - 1.0)
+        if count < 2 or not variance > 0.0:
+            continue
+        total = 0.0
+        for i in range(first + 1, end):
+            total += ((flux[i] - flux[i - 1]) / (time[i] - time[i - 1])) ** 2
+        if np.isfinite(total):
+            eta[row] = (time[end - 1] - time[first]) ** 2 * total / ((count - 1.0) ** 3 * variance)
+    return eta
+
+
+@compiled
+def cusum(flux: F64, starts: I64) -> F64:
+    """Range of the cumulative sum of deviations: large if the object stays off its mean for long.
+
+    flux : (m,) time-ordered [nJy];  starts : (n+1,). Returns (n,) [dimensionless, >= 0]; NaN where a row has
+    fewer than 2 points or no variance.  max S - min S, S_k = sum_(i <= k) (f_i - mean) / (N s).
+    Source: Kim et al. 2014, A&A 566, A43.
+    """
+    result = np.full(starts.shape[0] - 1, np.nan)
+    for row in range(result.shape[0]):
+        values = flux[starts[row] : starts[row + 1]]
+        count, mean = values.shape[0], values.mean()
+        std = np.sqrt(((values - mean) ** 2).sum() / (count - 1.0))
+        if count < 2 or not std > 0.0:
+            continue
+        total, low, high = 0.0, np.inf, -np.inf
+        for i in range(count):
+            total += values[i] - mean
+            low, high = min(low, total), max(high, total)
+        result[row] = (high - low) / (count * std)
+    return result
+
+
+@compiled
+def stetson_j(time: F64, flux: F64, err: F64, mean: F64, starts: I64) -> F64:
+    """Variability that g and r share: near 0 for noise, large if both bands move together.
+
+    time : (m,) ordered [day];  flux, err : (m,) [nJy];  mean : (2n,) weighted mean [nJy];  starts : (2n+1,) n
+    rows of g, then n rows of r. Returns (n,) [dimensionless]; NaN where fewer than 2 pairs or single points
+    remain: a point needs an error > 0 and a second one in its band.
+    Over pairs of a g and an r point within PAIR_DAYS, and single points:
+    sum sgn(P) sqrt|P| / count, P = d_g d_r or d^2 - 1, d = sqrt(N / (N - 1)) (f - mean) / err.
+    Source: Stetson 1996, PASP 108, 851, with equal weights.
+    """
+    n = (starts.shape[0] - 1) // 2
+    result = np.full(n, np.nan)
+    for row in range(n):
+        g, g_end, r, r_end = starts[row], starts[row + 1], starts[n + row], starts[n + row + 1]
+        if g_end - g < 2 and r_end - r < 2:
+            continue
+        scale_g, scale_r = _bias(g_end - g), _bias(r_end - r)
+        total, count = 0.0, 0
+        while g < g_end or r < r_end:
+            d_g = scale_g * (flux[g] - mean[row]) / err[g] if g < g_end else np.nan
+            d_r = scale_r * (flux[r] - mean[n + row]) / err[r] if r < r_end else np.nan
+            gap = time[g] - time[r] if g < g_end and r < r_end else (-np.inf if g < g_end else np.inf)
+            single = d_g**2 - 1.0 if gap < 0.0 else d_r**2 - 1.0
+            product = d_g * d_r if abs(gap) < PAIR_DAYS else single
+            g += gap < PAIR_DAYS
+            r += gap > -PAIR_DAYS
+            if np.isfinite(product):
+                total += np.sign(product) * np.sqrt(abs(product))
+                count += 1
+        if count > 1:
+            result[row] = total / count
+    return result
+
+
+@compiled
+def _bias(count: int) -> float:
+    """Factor for the mean having been taken from the same points; NaN for a single one."""
+    return np.sqrt(count / (count - 1.0)) if count > 1 else np.nan
