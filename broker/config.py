@@ -77,6 +77,9 @@ class RunSettings:
     batch_max_mib: int = _setting(256, "message bytes a transaction takes at most [MiB]")
     poll_ms: int = _setting(100, "how long a worker waits for more messages before it works on what it has")
     model: str = _setting("", "folder of a model bundle; empty = the one shipped with the package")
+    gated_share: float = _setting(
+        0.1, "share of a batch whose expensive features (period, fits) are computed anew; at least 20 alerts"
+    )
     publish_private: bool = _setting(False, "let proprietary data (ZTF programmes 2 and 3) out into topics")
 
 

@@ -24,6 +24,8 @@ from broker.config import Settings
 from broker.errors import RetryBatch
 from broker.features import catalog as features
 from broker.features.catalog import FEATURE_SPECS, extract, feature_set_hash
+from broker.features.gated import Gated, extract_gated
+from broker.features.measurements import F64, Reference
 from broker.filters.evaluate import evaluate
 from broker.filters.live import FilterSet
 from broker.history import merge
@@ -33,6 +35,7 @@ from broker.history.recall import (
     Dedupe,
     Recall,
     claims_with_filters,
+    newest_gated,
     outcome_counts,
     recall,
     withdrawn_meanwhile,
@@ -49,6 +52,8 @@ from broker.surveys.catalog import decode
 Counts = Counter[tuple[str, str, str]]
 """Alerts by (survey, outcome, reason): outcome is in, published, rejected or duplicate."""
 UNKNOWN_SURVEY = "unknown"
+GATED_ROWS_MIN = 20
+"""Alerts of a batch, however small, whose expensive features may be computed anew."""
 
 
 @dataclass
@@ -111,7 +116,7 @@ class Pipeline:
             dedupe, known = recall(self._store, batch, self._settings.history)
         self._count_duplicates(outcome, batch, dedupe)
         with _timed(outcome, "features"):
-            matrix = extract(known.curves, known.batch.midpoint_mjd_tai)
+            matrix, gated = self._features(known)
         with _timed(outcome, "scores"):
             scores = self._scorer.score(matrix)
         with _timed(outcome, "filters"):
@@ -127,7 +132,7 @@ class Pipeline:
             outcome.packets += self.writer.alerts(judged, filters.filters, filters.epoch)
             self._retract(outcome, known, judged, filters)
         with _timed(outcome, "store"):
-            self._keep(known, verdict.masks, filters)
+            self._keep(known, gated, verdict.masks, filters)
         _count_published(outcome, known, verdict.masks, filters)
         names = [f"{item.owner}.{item.name}" for item in filters.filters]
         outcome.failures |= {names[index]: why for index, why in verdict.failures.items()}
@@ -149,12 +154,24 @@ class Pipeline:
         if strangers or missing:
             outcome.packets.append(retraction_notice(known.batch.survey, strangers, len(missing)))
 
+    def _features(self, known: Recall) -> tuple[F64, Gated]:
+        """The feature matrix, and what the store should keep of its expensive part."""
+        batch, ref = known.batch, known.batch.midpoint_mjd_tai
+        budget = max(GATED_ROWS_MIN, int(self._settings.run.gated_share * len(batch)))
+        gated = extract_gated(known.curves, ref, known.gated, budget)
+        reference = Reference(batch.band, batch.packet["reference_flux"])
+        return extract(known.curves, ref, reference, gated.values), gated
+
     def _keep(
-        self, known: Recall, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], filters: FilterSet
+        self,
+        known: Recall,
+        gated: Gated,
+        hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+        filters: FilterSet,
     ) -> None:
         """Store the new points; a server that was replaced in between has forgotten the claims: redo."""
         claims = claims_with_filters(known, hits, [item.mark for item in filters.filters])
-        stored = self._store.append(known.additions, claims)
+        stored = self._store.append(known.additions, claims, newest_gated(known, gated.blobs))
         if stored.server != known.server:
             raise RetryBatch("Redis was restarted or emptied while a batch was in flight")
         if withdrawn_meanwhile(known, claims, stored.withdrawn):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -39,6 +39,7 @@ class Opened:
     curves : for each key asked, the stored points as bytes (empty if none)
     server : which incarnation of the server answered
     rebuilt : whether it holds what Kafka remembers; if not, what it says of claims and points is void
+    gated : for each gated key asked, the expensive features kept of that object (empty if none)
     """
 
     claims: list[bytes]
@@ -47,6 +48,7 @@ class Opened:
     curves: list[bytes]
     server: str
     rebuilt: bool
+    gated: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,14 @@ class Addition:
     renew: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The expensive features of one object, to be stored in place of what was there."""
+
+    key: bytes
+    value: bytes
+
+
 class HistoryStore(Protocol):
     """A store of light curves and claims. Each method is one round trip, safe beside other workers.
 
@@ -83,12 +93,18 @@ class HistoryStore(Protocol):
     """
 
     def open(
-        self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal], keys: Sequence[bytes]
+        self,
+        claims: Sequence[Claim],
+        withdrawals: Sequence[Withdrawal],
+        keys: Sequence[bytes],
+        gated: Sequence[bytes] = (),
     ) -> Opened:
-        """Set each claim that is absent, note each withdrawal of which nobody told, read the light curves."""
+        """Set each claim that is absent, note each withdrawal of which nobody told, read the rest."""
 
-    def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> Stored:
-        """Store points and overwrite claims (with the filters that passed).
+    def append(
+        self, additions: Sequence[Addition], claims: Sequence[Claim], kept: Sequence[Kept] = ()
+    ) -> Stored:
+        """Store points and expensive features, and overwrite claims (with the filters that passed).
 
         Everything is on disk when this returns.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from broker.history import pack
-from broker.history.base import Addition, Claim, Opened, Stored, Withdrawal
+from broker.history.base import Addition, Claim, Kept, Opened, Stored, Withdrawal
 
 
 class MemoryStore:
@@ -15,16 +15,22 @@ class MemoryStore:
         self._rebuilt = rebuilt
         self.claims: dict[tuple[bytes, bytes], bytes] = {}
         self.curves: dict[bytes, bytes] = {}
+        self.gated: dict[bytes, bytes] = {}
 
     def open(
-        self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal], keys: Sequence[bytes]
+        self,
+        claims: Sequence[Claim],
+        withdrawals: Sequence[Withdrawal],
+        keys: Sequence[bytes],
+        gated: Sequence[bytes] = (),
     ) -> Opened:
-        """Set each claim that is absent, note each withdrawal of which nobody told, read the light curves."""
+        """Set each claim that is absent, note each withdrawal of which nobody told, read the rest."""
         held = [self.claims.setdefault((claim.bucket, claim.field), claim.value) for claim in claims]
         noted = [self._note(item) for item in withdrawals]
         withdrawn = self._withdrawn(claims)
         curves = [self.curves.get(key, b"") for key in keys]
-        return Opened(held, withdrawn, noted, curves, "memory", self._rebuilt)
+        kept = [self.gated.get(key, b"") for key in gated]
+        return Opened(held, withdrawn, noted, curves, "memory", self._rebuilt, kept)
 
     def _withdrawn(self, claims: Sequence[Claim]) -> list[bytes]:
         return [self.claims.get((pack.told_bucket(claim.bucket), claim.field), b"") for claim in claims]
@@ -37,8 +43,10 @@ class MemoryStore:
             self.claims.setdefault(note, value)
         return self.claims.get(note, b"")
 
-    def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> Stored:
-        """Store points and overwrite claims."""
+    def append(
+        self, additions: Sequence[Addition], claims: Sequence[Claim], kept: Sequence[Kept] = ()
+    ) -> Stored:
+        """Store points and expensive features, and overwrite claims."""
         for item in additions:
             stored = self.curves.get(item.key, b"")
             if item.replace_length is None:
@@ -47,6 +55,7 @@ class MemoryStore:
                 self.curves[item.key] = item.points
         for claim in claims:
             self.claims[(claim.bucket, claim.field)] = claim.value
+        self.gated |= {item.key: item.value for item in kept}
         return Stored(self._withdrawn(claims), "memory")
 
     def mark_rebuilt(self) -> None:

@@ -9,6 +9,8 @@
 `told:{<survey>:<bucket>}`    a hash, of detections that the survey withdrew: field as above, value = 16 bytes
     0  position, as above, of the first alert that told of the withdrawal   then the claim as it was then
        (nothing if there was none): whom to tell, however often the batch has to be done again
+`gated:{<key>}`    a string: the expensive features of an object and the count they were computed at, laid out
+    by features/gated.py; it names its own list of features, so another list is simply not used
 `layout`           the layout version
 `rebuilt:<cluster>` set once the server holds all that the Kafka cluster of this id remembers
 `rebuilding:<cluster>` the lock of the one worker that sees to that
@@ -40,6 +42,11 @@ _BUCKET_SPREAD = 31
 def curve_key(key: bytes) -> bytes:
     """Redis key of an object's light curve."""
     return b"lc:{" + key + b"}"
+
+
+def gated_key(key: bytes) -> bytes:
+    """Redis key of an object's expensive features."""
+    return b"gated:{" + key + b"}"
 
 
 def claim_bucket(survey: str, dia_source_id: int) -> bytes:

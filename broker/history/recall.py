@@ -15,7 +15,7 @@ from broker.batch import SS_ASSOCIATED, AlertBatch
 from broker.config import HistorySettings
 from broker.errors import HistoryLost
 from broker.history import pack
-from broker.history.base import Addition, Claim, HistoryStore, Opened, Withdrawal
+from broker.history.base import Addition, Claim, HistoryStore, Kept, Opened, Withdrawal
 from broker.history.merge import Merged, as_known, group, join_blobs, merge, wants_compaction
 from broker.lightcurves import (
     DETECTION,
@@ -67,6 +67,7 @@ class Recall:
     curves : n light curves, points up to each alert's own midpoint;  history_incomplete : (n,)
     withdrawals : detections taken back;  withdrawn : (n,) notes of withdrawals that came before their alert
     late_points : points older than the newest of their object that was stored
+    gated : (n,) the expensive features kept of each alert's object, b"" if none
     """
 
     batch: AlertBatch
@@ -81,6 +82,7 @@ class Recall:
     late_points: int
     withdrawals: list[Told]
     withdrawn: list[bytes]
+    gated: list[bytes]
 
 
 def history_keys(batch: AlertBatch) -> list[bytes]:
@@ -112,7 +114,10 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
     asked = list(dict.fromkeys([*keys, *(key for _, key in also)]))
     carriers, taken_back = _withdrawn_points(batch)
     withdrawals = _withdrawals(batch.survey, claims, carriers, taken_back)
-    opened = store.open(claims, withdrawals, [pack.curve_key(key) for key in asked])
+    own = list(dict.fromkeys(keys))
+    opened = store.open(
+        claims, withdrawals, [pack.curve_key(key) for key in asked], [pack.gated_key(key) for key in own]
+    )
     if not opened.rebuilt:
         raise HistoryLost("Redis does not hold what Kafka remembers")
     dedupe = _judge_claims(claims, opened.claims, [digest.hexdigest().encode() for digest in digests])
@@ -126,6 +131,7 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
     additions, dropped = additions_of(asked, opened.curves, stored, merged, settings.max_points)
     kept = batch if len(fresh) == len(batch) else batch.take(fresh)
     curves = as_known(merged.curves, rows, kept.midpoint_mjd_tai)
+    gated = dict(zip(own, opened.gated, strict=True))
     return dedupe, Recall(
         kept,
         [keys[row] for row in fresh],
@@ -139,7 +145,18 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
         merged.late,
         _first_told(withdrawals, opened, fresh, carriers, taken_back),
         [opened.withdrawn[row] for row in fresh],
+        [gated[keys[row]] for row in fresh],
     )
+
+
+def newest_gated(recall: Recall, values: Sequence[bytes]) -> list[Kept]:
+    """What to keep of expensive features computed anew: of each object those of its latest alert.
+
+    values : (n,) b"" where nothing was computed
+    """
+    order = np.argsort(recall.batch.midpoint_mjd_tai, kind="stable").tolist()
+    latest = {recall.keys[row]: values[row] for row in order if values[row]}
+    return [Kept(pack.gated_key(key), value) for key, value in latest.items()]
 
 
 def claims_with_filters(recall: Recall, hits: Bools, marks: Sequence[bytes]) -> list[Claim]:

@@ -17,7 +17,7 @@ from redis.connection import ConnectionPool
 from broker.config import HistorySettings
 from broker.errors import BrokerError, RetryBatch
 from broker.history import pack
-from broker.history.base import Addition, Claim, Opened, Stored, Withdrawal
+from broker.history.base import Addition, Claim, Kept, Opened, Stored, Withdrawal
 from broker.history.pack import LAYOUT_VERSION, POSITION_BYTES
 
 _SECONDS_PER_DAY = 86400
@@ -93,9 +93,13 @@ class RedisStore:
             )
 
     def open(
-        self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal], keys: Sequence[bytes]
+        self,
+        claims: Sequence[Claim],
+        withdrawals: Sequence[Withdrawal],
+        keys: Sequence[bytes],
+        gated: Sequence[bytes] = (),
     ) -> Opened:
-        """Set each claim that is absent, note each withdrawal of which nobody told, read the light curves."""
+        """Set each claim that is absent, note each withdrawal of which nobody told, read the rest."""
         asked = _by_bucket(claims)
         touched = asked.keys() | {item.bucket for item in withdrawals}
         touched |= {pack.told_bucket(item.bucket) for item in withdrawals}
@@ -106,9 +110,10 @@ class RedisStore:
             _pack([(b"HMGET", bucket, *fields) for bucket, (_, fields) in asked.items()]),
             _pack([(b"HGETALL", pack.told_bucket(bucket)) for bucket in asked]),
             _pack([(b"EXPIRE", bucket, self._claim_ttl) for bucket in touched]),
-            _pack([(b"MGET", *keys)] if keys else []),
+            _pack([(b"MGET", *keys, *gated)] if keys or gated else []),
         ]
-        counts = (2, len(claims), len(withdrawals), len(asked), len(asked), len(touched), int(bool(keys)))
+        reads = int(bool(keys or gated))
+        counts = (2, len(claims), len(withdrawals), len(asked), len(asked), len(touched), reads)
         answers = self._answers(b"".join(words), sum(counts))
         first_note, first_held = sum(counts[:2]), sum(counts[:3])
         told = [_as_dict(value) for value in answers[first_held + len(asked) : first_held + 2 * len(asked)]]
@@ -117,23 +122,28 @@ class RedisStore:
             for row, value in zip(rows, values, strict=True):
                 held[row] = value or b""
                 withdrawn[row] = notes.get(claims[row].field, b"") if notes else b""
+        values = [value or b"" for value in answers[-1]] if reads else []
         return Opened(
             held,
             withdrawn,
             [value or b"" for value in answers[first_note:first_held]],
-            [value or b"" for value in answers[-1]] if keys else [],
+            values[: len(keys)],
             _incarnation(answers[0], answers[1]),
             answers[1] is not None,
+            values[len(keys) :],
         )
 
-    def append(self, additions: Sequence[Addition], claims: Sequence[Claim]) -> Stored:
-        """Store points and overwrite claims."""
+    def append(
+        self, additions: Sequence[Addition], claims: Sequence[Claim], kept: Sequence[Kept] = ()
+    ) -> Stored:
+        """Store points and expensive features, and overwrite claims."""
         growing = [item for item in additions if item.replace_length is None]
         buckets = list(dict.fromkeys(claim.bucket for claim in claims))
         others = [
             *((b"EVAL", _REPLACE, b"1", item.key, b"%d" % (item.replace_length or 0), item.points)
               for item in additions if item.replace_length is not None),
             *((b"EXPIRE", item.key, self._curve_ttl) for item in additions if item.renew),
+            *((b"SET", item.key, item.value, b"EX", self._curve_ttl) for item in kept),
             *((b"HSET", claim.bucket, claim.field, claim.value) for claim in claims),
             *((b"EXPIRE", bucket, self._claim_ttl) for bucket in buckets),
             *((b"HGETALL", pack.told_bucket(bucket)) for bucket in buckets),

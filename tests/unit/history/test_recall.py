@@ -11,7 +11,7 @@ from broker.batch import SS_ASSOCIATED, AlertBatch
 from broker.config import HistorySettings
 from broker.history import pack
 from broker.history.memory import MemoryStore
-from broker.history.recall import Recall, history_keys, outcome_counts, recall
+from broker.history.recall import Recall, history_keys, newest_gated, outcome_counts, recall
 from broker.message import Message
 from broker.simulate import simulate_ztf
 from broker.surveys.avro import LocalSchemas
@@ -108,6 +108,24 @@ def test_the_cap_keeps_the_newest_points_and_counts_the_rest(batch: AlertBatch) 
     kept = pack.unpack_points(store.curves[pack.curve_key(known.keys[0])])
     newest = np.sort(rich.points.points["midpoint_mjd_tai"])[-5:]
     assert np.sort(kept["midpoint_mjd_tai"]).tolist() == newest.tolist()
+
+
+def test_expensive_features_come_back_with_their_objects(batch: AlertBatch) -> None:
+    store = MemoryStore()
+    _, known = run(store, batch)
+    assert set(known.gated) == {b""}
+    values = [b"%d" % row for row in range(len(known.batch))]
+    store.append([], [], newest_gated(known, values))
+    _, again = run(store, batch)
+    for row, key in enumerate(again.keys):
+        mine = [other for other in range(len(again.keys)) if again.keys[other] == key]
+        latest = max(mine, key=lambda other: float(again.batch.midpoint_mjd_tai[other]))
+        assert again.gated[row] == b"%d" % latest
+
+
+def test_what_was_not_computed_is_not_stored(batch: AlertBatch) -> None:
+    _, known = run(MemoryStore(), batch)
+    assert newest_gated(known, [b""] * len(known.batch)) == []
 
 
 def test_claim_layout_is_as_documented() -> None:
