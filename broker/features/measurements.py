@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from broker.astro.bands import BAND_INDEX, NO_BAND
 from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
-from broker.lightcurves import DETECTION, FLAG_UNUSED, FLAG_WITHDRAWN, FORCED, LIMIT, LightCurves
+from broker.lightcurves import DETECTION, FLAG_UNUSED, FLAG_WITHDRAWN, FORCED, LIMIT, POINT, LightCurves
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+F32 = npt.NDArray[np.float32]
 
 FEATURE_BANDS = ("g", "r")
 """Bands with features of their own; detections in every band count in the features without a band."""
@@ -28,6 +30,15 @@ UNUSED = 255
 """Role of a point that no feature looks at."""
 LONG_ROW = 32
 """Rows of up to so many values are sorted by insertion: faster than the library's sort."""
+
+
+def _place(name: str, size: int) -> int:
+    """Where a field of POINT is, in units of its size."""
+    return int(POINT.fields[name][1]) // size if POINT.fields else 0
+
+
+_TIME, _FLUX, _ERR = _place("midpoint_mjd_tai", 8), _place("psf_flux", 4), _place("psf_flux_err", 4)
+_FLAGS, _BAND, _KIND = _place("flags", 2), _place("band", 1), _place("kind", 1)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -113,13 +124,13 @@ def points_with_roles(curves: LightCurves, ref_mjd: F64) -> Points:
     with several points of a band the detection is kept before the forced point, else the first.
     """
     points, starts = curves.points, np.asarray(curves.starts, dtype=np.int64)
-    time = points["midpoint_mjd_tai"] - np.repeat(np.asarray(ref_mjd, dtype=np.float64), np.diff(starts))
-    # astype copies always: a read-only or strided view would make numba compile another variant.
-    flux, err = points["psf_flux"].astype(np.float64), points["psf_flux_err"].astype(np.float64)
-    err[~np.isfinite(err)] = np.nan
-    band, kind, flags = points["band"].astype(np.uint8), points["kind"].astype(np.uint8), points["flags"]
-    doubtful = (flags & (FLAG_UNUSED | FLAG_WITHDRAWN)) != 0
-    return Points(time, flux, err, band, roles(time, flux, band, kind, doubtful, starts), starts)
+    if not (points.flags.c_contiguous and points.flags.writeable):
+        points = points.copy()  # of another kind of array numba would compile another variant
+    time, flux, err, band, role = unpack(
+        _as_rows(points, np.float64), _as_rows(points, np.float32), _as_rows(points, np.uint16),
+        _as_rows(points, np.uint8), starts, np.asarray(ref_mjd, dtype=np.float64),
+    )  # fmt: skip
+    return Points(time, flux, err, band, role, starts)
 
 
 def measure(curves: LightCurves, ref_mjd: F64, reference: Reference | None = None) -> Measurements:
@@ -160,6 +171,11 @@ def measure(curves: LightCurves, ref_mjd: F64, reference: Reference | None = Non
         total_err=total_err,
         total_starts=total_starts,
     )
+
+
+def _as_rows(points: npt.NDArray[np.void], kind: type[np.generic]) -> npt.NDArray[Any]:
+    """Points as rows of plain numbers, (m, 32 / size of the number), without a copy."""
+    return points.view(kind).reshape(len(points), POINT.itemsize // np.dtype(kind).itemsize)
 
 
 def split_bands(name: str, values: F64, bands: tuple[str, ...] = FEATURE_BANDS) -> dict[str, F64]:
@@ -251,22 +267,32 @@ def sorted_rows(values: F64, starts: I64) -> F64:
 
 
 @compiled
-def roles(time: F64, flux: F64, band: U8, kind: U8, doubtful: npt.NDArray[np.bool_], starts: I64) -> U8:
-    """What each point counts as: DETECTION, FORCED, LIMIT or UNUSED.
+def unpack(
+    doubles: F64, singles: F32, words: U16, octets: U8, starts: I64, ref: F64
+) -> tuple[F64, F64, F64, U8, U8]:
+    """Points as plain columns, with what each counts as: DETECTION, FORCED, LIMIT or UNUSED.
 
-    time : (m,) [day, relative to the reference], ordered within a row;  flux : (m,) [nJy];  the rest (m,).
+    doubles, singles, words, octets : (m, 4), (m, 8), (m, 16), (m, 32) four views of the same points, ordered
+    by time within each row;  ref : (n,) [MJD, TAI].
+    Returns time [day, relative to it], flux, error [nJy; NaN if not finite], band, role.
     """
-    role = np.full(time.shape[0], UNUSED, dtype=np.uint8)
+    count = doubles.shape[0]
+    time, flux, err = np.empty(count), np.empty(count), np.empty(count)
+    band, role = np.empty(count, dtype=np.uint8), np.empty(count, dtype=np.uint8)
     for row in range(starts.shape[0] - 1):
         for i in range(starts[row], starts[row + 1]):
-            late = not (time[i] <= SAME_EXPOSURE_DAYS)
-            if late or doubtful[i] or kind[i] > LIMIT or (kind[i] != LIMIT and not np.isfinite(flux[i])):
-                continue
-            role[i] = kind[i]
+            time[i] = doubles[i, _TIME] - ref[row]
+            flux[i], err[i] = singles[i, _FLUX], singles[i, _ERR]
+            if not np.isfinite(err[i]):
+                err[i] = np.nan
+            band[i], kind = octets[i, _BAND], octets[i, _KIND]
+            in_time = time[i] <= SAME_EXPOSURE_DAYS
+            good = in_time and not words[i, _FLAGS] & (FLAG_UNUSED | FLAG_WITHDRAWN)
+            role[i] = kind if good and (kind == LIMIT or (kind < LIMIT and np.isfinite(flux[i]))) else UNUSED
         for i in range(starts[row], starts[row + 1]):
             if role[i] == DETECTION or role[i] == FORCED:
                 _drop_repeats(i, starts[row + 1], time, band, role)
-    return role
+    return time, flux, err, band, role
 
 
 @compiled

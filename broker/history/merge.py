@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numba
 import numpy as np
@@ -21,6 +22,7 @@ from broker.lightcurves import (
     FLAG_WITHDRAWN,
     FORCED,
     I64,
+    KINDS,
     POINT,
     LightCurves,
     Points,
@@ -29,6 +31,9 @@ from broker.lightcurves import (
 
 F64 = npt.NDArray[np.float64]
 _COMPACT_SLACK = 64
+_KINDS = len(KINDS)
+_WORDS = POINT.itemsize // 8
+"""A point as whole numbers of 8 bytes: numba copies records byte by byte."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,17 @@ class Merged:
     curves: LightCurves
     added: Points
     added_starts: I64
-    kept: Points
     kept_starts: I64
     late: int
+    words: I64
+    """(p, 4) every point that took part, as numbers."""
+    kept_index: I64
+    """(m,) which of them are kept."""
+
+    @cached_property
+    def kept(self) -> Points:
+        """Gathered when first asked for: most batches compact nothing."""
+        return _points(self.words, self.kept_index)
 
 
 def merge(stored: LightCurves, fresh: LightCurves) -> Merged:
@@ -54,25 +67,35 @@ def merge(stored: LightCurves, fresh: LightCurves) -> Merged:
 
     stored, fresh : k rows each, in any order, with repetitions
     """
-    count = len(stored)
-    total = len(stored.points) + len(fresh.points)
-    points = np.empty(total, dtype=POINT)
-    is_fresh = np.empty(total, dtype=np.bool_)
-    starts = np.empty(count + 1, dtype=np.int64)
-    _interleave(stored.points, stored.starts, fresh.points, fresh.starts, points, is_fresh, starts)
-    curve = np.empty(total, dtype=POINT)
-    added = np.empty(total, dtype=POINT)
-    kept = np.empty(total, dtype=POINT)
+    count, total = len(stored), len(stored.points) + len(fresh.points)
+    parts = [np.ascontiguousarray(part.points).view(np.int64) for part in (stored, fresh)]
+    words = np.concatenate(parts).reshape(total, _WORDS)
+    curve, added, kept = (np.empty(total, dtype=np.int64) for _ in range(3))
+    known_at = np.empty(total, dtype=np.uint32)
     curve_starts, added_starts, kept_starts = (np.zeros(count + 1, dtype=np.int64) for _ in range(3))
-    late = _merge_rows(points, is_fresh, starts, curve, curve_starts, added, added_starts, kept, kept_starts)
+    late = _merge_rows(
+        words.view(POINT).ravel(), np.asarray(stored.starts, dtype=np.int64),
+        np.asarray(fresh.starts, dtype=np.int64),
+        curve, known_at, curve_starts, added, added_starts, kept, kept_starts,
+    )  # fmt: skip
+    points = _points(words, curve[: curve_starts[-1]])
+    points["known_at"] = known_at[: curve_starts[-1]]
     return Merged(
-        LightCurves(curve[: curve_starts[-1]], curve_starts),
-        added[: added_starts[-1]],
+        LightCurves(points, curve_starts),
+        _points(words, added[: added_starts[-1]]),
         added_starts,
-        kept[: kept_starts[-1]],
         kept_starts,
         int(late),
+        words,
+        kept[: kept_starts[-1]],
     )
+
+
+def _points(words: I64, index: I64) -> Points:
+    """Some points of many.  words : (p, 4);  index : (m,)."""
+    out = np.empty((len(index), _WORDS), dtype=np.int64)
+    _gather_words(words, index, out)
+    return out.view(POINT).ravel()
 
 
 def known_by(stored: LightCurves, unix_s: float) -> LightCurves:
@@ -135,28 +158,19 @@ def warm_up() -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _interleave(stored, stored_starts, fresh, fresh_starts, points, is_fresh, starts):  # type: ignore[no-untyped-def]
-    at = 0
-    for row in range(len(stored_starts) - 1):
-        starts[row] = at
-        for k in range(stored_starts[row], stored_starts[row + 1]):
-            points[at] = stored[k]
-            is_fresh[at] = False
-            at += 1
-        for k in range(fresh_starts[row], fresh_starts[row + 1]):
-            points[at] = fresh[k]
-            is_fresh[at] = True
-            at += 1
-    starts[-1] = at
+def _gather_words(words, index, out):  # type: ignore[no-untyped-def]
+    for k in range(len(index)):
+        for j in range(_WORDS):
+            out[k, j] = words[index[k], j]
 
 
 @numba.njit(cache=True, nogil=True)
 def _identity_order(a, b):  # type: ignore[no-untyped-def]
     """-1, 0 or 1: order of two points by identity."""
-    if a.source_id != b.source_id:
-        return -1 if a.source_id < b.source_id else 1
     if a.kind != b.kind:
         return -1 if a.kind < b.kind else 1
+    if a.source_id != b.source_id:
+        return -1 if a.source_id < b.source_id else 1
     if a.kind == FORCED and a.band != b.band:
         return -1 if a.band < b.band else 1
     return 0
@@ -220,41 +234,37 @@ def _known_before(a, b):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
+def _sort(points, order, scratch, bounds, count, by_time):  # type: ignore[no-untyped-def]
+    """Merge sort of order[:count], indices into points, from the runs that are in order already.
+
+    What is stored and what a packet brings are such runs, so one pass does. scratch, bounds : room for it.
+    """
+    runs = 0
+    bounds[0] = 0
+    for k in range(1, count):
+        if _order(points[order[k - 1]], points[order[k]], by_time) > 0:
+            runs += 1
+            bounds[runs] = k
+    runs += 1
+    bounds[runs] = count
+    while runs > 1:
+        for run in range(0, runs, 2):
+            left, middle, right = bounds[run], bounds[run + 1], bounds[min(run + 2, runs)]
+            _join(points, order, scratch, left, middle, right, by_time)
+            bounds[run // 2] = left
+        runs = (runs + 1) // 2
+        bounds[runs] = count
+
+
+@numba.njit(cache=True, nogil=True)
 def _order(a, b, by_time):  # type: ignore[no-untyped-def]
     return _time_order(a, b) if by_time else _identity_order(a, b)
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort(points, order, scratch, bounds, low, high, by_time):  # type: ignore[no-untyped-def]
-    """Stable merge sort of order[low:high], indices into points, run by run: a packet has few of them.
-
-    scratch, bounds : room for high and for high - low + 2 numbers
-    """
-    runs = 0
-    bounds[0] = low
-    for k in range(low + 1, high):
-        if _order(points[order[k - 1]], points[order[k]], by_time) > 0:
-            runs += 1
-            bounds[runs] = k
-    runs += 1
-    bounds[runs] = high
-    while runs > 1:
-        merged = 0
-        for run in range(0, runs, 2):
-            left = bounds[run]
-            if run + 1 < runs:
-                _merge_runs(points, order, scratch, left, bounds[run + 1], bounds[run + 2], by_time)
-            bounds[merged] = left
-            merged += 1
-        bounds[merged] = high
-        runs = merged
-
-
-@numba.njit(cache=True, nogil=True)
-def _merge_runs(points, order, scratch, left, middle, right, by_time):  # type: ignore[no-untyped-def]
-    """Merge the sorted order[left:middle] and order[middle:right]."""
-    for k in range(left, middle):
-        scratch[k] = order[k]
+def _join(points, order, scratch, left, middle, right, by_time):  # type: ignore[no-untyped-def]
+    """Merge the sorted order[left:middle] and order[middle:right], of equals the left one first."""
+    scratch[left:middle] = order[left:middle]
     i, j, k = left, middle, left
     while i < middle and j < right:
         if _order(points[scratch[i]], points[order[j]], by_time) <= 0:
@@ -264,63 +274,95 @@ def _merge_runs(points, order, scratch, left, middle, right, by_time):  # type: 
             order[k] = order[j]
             j += 1
         k += 1
-    for rest in range(i, middle):
-        order[k] = scratch[rest]
+    while i < middle:
+        order[k] = scratch[i]
+        i += 1
         k += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _merge_rows(  # type: ignore[no-untyped-def]
-    points, is_fresh, starts, curve, curve_starts, added, added_starts, kept, kept_starts
-):
-    order = np.arange(len(points))
-    scratch = np.empty(len(points), dtype=np.int64)
-    bounds = np.empty(len(points) + 2, dtype=np.int64)
-    by_time = np.empty(len(points), dtype=np.int64)
-    merged = np.empty(len(points), dtype=points.dtype)
-    n_curve = n_added = n_kept = late = 0
-    for row in range(len(starts) - 1):
-        low, high = starts[row], starts[row + 1]
-        newest = -np.inf
+def _gather(points, stored_starts, fresh_starts, row, order):  # type: ignore[no-untyped-def]
+    """Put the indices of a row's points into `order`: by kind, stored before fresh; gives their number."""
+    first = stored_starts[-1]
+    parts = (
+        (stored_starts[row], stored_starts[row + 1]),
+        (first + fresh_starts[row], first + fresh_starts[row + 1]),
+    )
+    at = np.zeros(_KINDS + 1, dtype=np.int64)
+    for low, high in parts:
         for k in range(low, high):
-            if not is_fresh[k] and points[k].midpoint_mjd_tai > newest:
-                newest = points[k].midpoint_mjd_tai
-        _sort(points, order, scratch, bounds, low, high, False)
-        n_merged = 0
-        i = low
-        while i < high:
+            at[min(points[k].kind, _KINDS - 1) + 1] += 1
+    for kind in range(_KINDS):
+        at[kind + 1] += at[kind]
+    count = at[_KINDS]
+    for low, high in parts:
+        for k in range(low, high):
+            kind = min(points[k].kind, _KINDS - 1)
+            order[at[kind]] = k
+            at[kind] += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_rows(  # type: ignore[no-untyped-def]
+    points,
+    stored_starts,
+    fresh_starts,
+    curve,
+    curve_known,
+    curve_starts,
+    added,
+    added_starts,
+    kept,
+    kept_starts,
+):
+    first_fresh = stored_starts[-1]
+    room = 0
+    for row in range(len(stored_starts) - 1):
+        both = stored_starts[row + 1] - stored_starts[row] + fresh_starts[row + 1] - fresh_starts[row]
+        room = max(room, both)
+    order, scratch = np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64)
+    bounds = np.empty(room + 2, dtype=np.int64)
+    known_at = np.empty(len(points), dtype=np.uint32)
+    n_curve = n_added = n_kept = late = 0
+    for row in range(len(stored_starts) - 1):
+        count = _gather(points, stored_starts, fresh_starts, row, order)
+        newest = -np.inf
+        for k in range(stored_starts[row], stored_starts[row + 1]):
+            newest = max(newest, points[k].midpoint_mjd_tai)
+        _sort(points, order, scratch, bounds, count, False)
+        n_merged = i = 0
+        while i < count:
             best = oldest = order[i]
-            is_new = is_fresh[order[i]]
+            is_new = best >= first_fresh
             j = i + 1
-            while j < high and _identity_order(points[order[i]], points[order[j]]) == 0:
+            while j < count and _identity_order(points[best], points[order[j]]) == 0:
                 if _beats(points[order[j]], points[best]):
                     best = order[j]
                 if _known_before(points[order[j]], points[oldest]):
                     oldest = order[j]
-                is_new = is_new and is_fresh[order[j]]
+                is_new = is_new and order[j] >= first_fresh
                 j += 1
-            kept[n_kept] = points[best]
+            kept[n_kept] = best
             n_kept += 1
-            if is_fresh[best]:
-                added[n_added] = points[best]
+            if best >= first_fresh:
+                added[n_added] = best
                 n_added += 1
             if points[oldest].known_at != points[best].known_at:
-                kept[n_kept] = points[oldest]
+                kept[n_kept] = oldest
                 n_kept += 1
-                if is_fresh[oldest]:
-                    added[n_added] = points[oldest]
+                if oldest >= first_fresh:
+                    added[n_added] = oldest
                     n_added += 1
             if not points[best].flags & FLAG_WITHDRAWN:
-                merged[n_merged] = points[best]
-                merged[n_merged].known_at = points[oldest].known_at
+                known_at[best] = points[oldest].known_at
+                order[n_merged] = best  # never ahead of i: the row's list is used up from the front
                 n_merged += 1
                 late += is_new and points[best].midpoint_mjd_tai < newest
             i = j
+        _sort(points, order, scratch, bounds, n_merged, True)
         for k in range(n_merged):
-            by_time[k] = k
-        _sort(merged, by_time, scratch, bounds, 0, n_merged, True)
-        for k in range(n_merged):
-            curve[n_curve] = merged[by_time[k]]
+            curve[n_curve], curve_known[n_curve] = order[k], known_at[order[k]]
             n_curve += 1
         curve_starts[row + 1], added_starts[row + 1], kept_starts[row + 1] = n_curve, n_added, n_kept
     return late

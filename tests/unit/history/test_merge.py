@@ -80,6 +80,14 @@ def test_two_workers_that_race_only_repeat_points(seed: int, count: int) -> None
     assert raced == curve_of(arrive(arrive(nothing, points[:half]), points[half:]))
 
 
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(2, 40), cut=st.integers(0, 40))
+def test_compacting_in_between_changes_nothing(seed: int, count: int, cut: int) -> None:
+    points = random_points(seed, count)
+    compacted = merge(one_row(points[:cut]), EMPTY).kept
+    assert curve_of(arrive(compacted, points[cut:])) == curve_of(points)
+
+
 def test_what_is_stored_already_is_not_appended_again() -> None:
     points = random_points(1, 50)
     stored = arrive(np.zeros(0, dtype=POINT), points)
