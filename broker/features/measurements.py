@@ -180,7 +180,7 @@ def _as_rows(points: npt.NDArray[np.void], kind: type[np.generic]) -> npt.NDArra
 
 def split_bands(name: str, values: F64, bands: tuple[str, ...] = FEATURE_BANDS) -> dict[str, F64]:
     """Values of the rows of each band, band after band, as named columns; '{b}' in the name is the band."""
-    parts = np.split(values, len(bands))
+    parts = values.reshape(len(bands), len(values) // len(bands))
     return {name.format(b=band): part for band, part in zip(bands, parts, strict=True)}
 
 

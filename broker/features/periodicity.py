@@ -91,7 +91,9 @@ def log10_false_alarm(power: float, count: int, bands: int, frequencies: float) 
 
     power : 0..1;  count : points;  frequencies : independent ones searched (the range times the span).
     One frequency: (1 - z)^b for one band, (1 - z)^b (1 + b z) for two, b = (N - 3 bands) / 2 (the power of
-    noise is a Beta variable); then 1 - (1 - p)^M.  Source: Baluev 2008, MNRAS 385, 1279.
+    noise is a Beta variable); then 1 - (1 - p)^M. Neighbouring frequencies are not quite so dependent as
+    this counts, so in noise the true probability is two to three times larger.
+    Source: Baluev 2008, MNRAS 385, 1279.
     """
     b = 0.5 * (count - 3 * bands)
     single = max(1.0 - power, 0.0) ** b * (1.0 + b * power if bands > 1 else 1.0)

@@ -9,6 +9,9 @@ import numpy as np
 from broker.features.brightness import quantile
 from broker.features.measurements import F64, I64, Measurements, compiled, split_bands
 
+TINY = 1e-300
+"""Smallest probability whose logarithm is taken."""
+
 
 def shape(m: Measurements) -> dict[str, F64]:
     """The family's columns, each (n,)."""
@@ -137,7 +140,8 @@ def anderson_darling(ordered: F64, starts: I64) -> F64:
         total = 0.0
         for i in range(count):
             x = (values[i] - mean) / scale
-            below = 0.5 * math.erfc(-x)
-            total += (2.0 * i + 1.0) * math.log(below) + (2.0 * (count - i) - 1.0) * math.log1p(-below)
+            # One wild point among thousands is so unlikely that its probability is 0 in a float.
+            below, above = max(0.5 * math.erfc(-x), TINY), max(0.5 * math.erfc(x), TINY)
+            total += (2.0 * i + 1.0) * math.log(below) + (2.0 * (count - i) - 1.0) * math.log(above)
         result[row] = (1.0 + 4.0 / count - 25.0 / count**2) * (-count - total / count)
     return result

@@ -100,13 +100,17 @@ def excess_variance(flux: F64, err: F64, starts: I64) -> F64:
     """
     excess = np.full(starts.shape[0] - 1, np.nan)
     for row in range(excess.shape[0]):
-        rows = slice(starts[row], starts[row + 1])
-        good = err[rows] > 0.0
-        values, errors = flux[rows][good], err[rows][good]
-        if values.shape[0] > 1 and values.mean() != 0.0:
-            mean = values.mean()
-            variance = ((values - mean) ** 2).sum() / (values.shape[0] - 1)
-            excess[row] = (variance - (errors**2).mean()) / mean**2
+        count, total, noise, square = 0, 0.0, 0.0, 0.0
+        for i in range(starts[row], starts[row + 1]):
+            if err[i] > 0.0:
+                count, total, noise = count + 1, total + flux[i], noise + err[i] ** 2
+        if count < 2 or total == 0.0:
+            continue
+        mean = total / count
+        for i in range(starts[row], starts[row + 1]):
+            if err[i] > 0.0:
+                square += (flux[i] - mean) ** 2
+        excess[row] = (square / (count - 1) - noise / count) / mean**2
     return excess
 
 
