@@ -18,7 +18,7 @@ from broker.config import HistorySettings
 from broker.embedded import owned
 from broker.errors import HistoryLost
 from broker.history import pack
-from broker.history.base import Addition, Claim, HistoryStore, Withdrawal
+from broker.history.base import Addition, Claim, HistoryStore, Kept, Withdrawal
 from broker.history.memory import MemoryStore
 from broker.history.merge import join_blobs, merge
 from broker.history.recall import Recall, recall
@@ -227,3 +227,15 @@ def test_valkey_holds_the_same_light_curves(valkey: str, seed: int) -> None:
     keys, curves = expected()
     assert _curves(store, keys) == curves
     store.close()
+
+
+def test_expensive_features_are_kept_and_replaced(store: HistoryStore, bucket: bytes) -> None:
+    first, second, none = (pack.gated_key(bucket + name) for name in (b"1", b"2", b"3"))
+    store.append([], [], [Kept(first, b"old"), Kept(second, b"two")])
+    store.append([], [], [Kept(first, b"new\x00")])
+    curve = pack.curve_key(bucket)
+    store.append([Addition(curve, b"points")], [])
+    opened = store.open([], [], [curve], [second, none, first])
+    assert (opened.curves, opened.gated) == ([b"points"], [b"two", b"", b"new\x00"])
+    assert store.open([], [], [], [first]).gated == [b"new\x00"]
+    assert store.open([], [], [curve]).gated == []
