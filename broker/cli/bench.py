@@ -96,6 +96,28 @@ def history(
     print(f"a million objects: {memory.million_gib:.2f} GiB, in proportion from {memory.objects:,}")
 
 
+@bench.command("features")
+def features(
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 15,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """CPU time an alert to assemble its light curve and compute its features, for three sizes of history."""
+    from broker.bench_features import BATCH, feature_costs  # noqa: PLC0415
+
+    costs = feature_costs(repeats)
+    if as_json:
+        print(json.dumps([cost.as_dict() for cost in costs]))
+        return
+    print(f"CPU us an alert on one core, batches of {BATCH}, median of {repeats} repeats")
+    for cost in costs:
+        print(f"{cost.size.label}: {cost.assembly + cost.cheap:.1f}")
+        print(
+            f"  assembly {cost.assembly:.1f}, features {cost.cheap:.1f}, expensive ones kept {cost.kept:.1f}"
+        )
+        each = ", ".join(f"{name} {value:.0f}" for name, value in cost.computed.items())
+        print(f"  expensive ones computed anew, a row: {each}")
+
+
 def _packets(alerts: int, data: list[Path] | None) -> list[bytes]:
     from broker.ingest.files import FilePacket, find_files, read_packets  # noqa: PLC0415
     from broker.simulate import simulate_ztf  # noqa: PLC0415

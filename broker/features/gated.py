@@ -8,7 +8,6 @@ only if they were computed from its past: at an earlier or the same reference, f
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -39,8 +38,10 @@ MIN_GROWTH = 2
 """They are computed again after so many new points: a tenth of those of the last time, but at least two."""
 
 _LIST = hashlib.sha256("\n".join(GATED_NAMES).encode()).digest()[:8]
-_HEAD = struct.Struct("<8sId")
 _VALUES = np.dtype("<f4")
+_ROW = np.dtype(
+    [("list", "S8"), ("count", "<u4"), ("moment", "<f8"), ("values", _VALUES, (len(GATED_NAMES),))]
+)
 
 
 @dataclass(frozen=True)
@@ -96,29 +97,28 @@ def compute(curves: LightCurves, ref_mjd: F64) -> F64:
 
 def pack(count: int, ref_mjd: float, values: F64) -> bytes:
     """One object's row as it is kept."""
-    return _HEAD.pack(_LIST, count, ref_mjd) + values.astype(_VALUES).tobytes()
+    return np.array((_LIST, count, ref_mjd, values), dtype=_ROW).tobytes()
 
 
 def _is_ours(blob: bytes) -> bool:
     """Whether a kept row is of this list of features."""
-    return len(blob) == _HEAD.size + _VALUES.itemsize * len(GATED_NAMES) and blob[:8] == _LIST
+    return len(blob) == _ROW.itemsize and blob.startswith(_LIST)
 
 
 def _moment(blob: bytes) -> float:
     """The reference [MJD, TAI] that a kept row was computed at."""
-    return float(_HEAD.unpack_from(blob)[2])
+    return float(np.frombuffer(blob, dtype=_ROW)["moment"][0])
 
 
 def _recall(held: Sequence[bytes], ref: F64, counts: I64) -> tuple[I64, F64]:
     """How many points the kept rows saw (0 if they do not serve) and their values as of the reference."""
     known = np.zeros(len(held), dtype=np.int64)
     values = np.full((len(held), len(GATED_NAMES)), np.nan)
-    for row, blob in enumerate(held):
-        if not blob:
-            continue
-        _, count, moment = _HEAD.unpack_from(blob)
-        if moment <= ref[row] and count <= counts[row]:
-            known[row] = count
-            values[row] = np.frombuffer(blob, dtype=_VALUES, offset=_HEAD.size)
-            values[row, AGES] += ref[row] - moment
+    rows = np.array([row for row, blob in enumerate(held) if blob], dtype=np.int64)
+    kept = np.frombuffer(b"".join(held), dtype=_ROW)
+    serves = (kept["moment"] <= ref[rows]) & (kept["count"] <= counts[rows])
+    rows, kept = rows[serves], kept[serves]
+    known[rows], values[rows] = kept["count"], kept["values"]
+    for column in AGES:
+        values[rows, column] += ref[rows] - kept["moment"]
     return known, values.astype(_VALUES).astype(np.float64)
