@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from broker.allocator import keep_freed_memory
 from broker.features.catalog import extract
 from broker.features.catalog import warm_up as warm_up_features
 from broker.features.gated import GATED_FAMILIES, extract_gated
@@ -65,6 +66,7 @@ class FeatureCost:
 
 def feature_costs(repeats: int) -> list[FeatureCost]:
     """Measure every one of SIZES."""
+    keep_freed_memory()  # as a worker does
     warm_up_merge()
     warm_up_features()
     return [_cost(size, repeats) for size in SIZES]

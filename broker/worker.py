@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from broker.allocator import keep_freed_memory
 from broker.config import Settings
 from broker.errors import BrokerError, WorkerFenced
 from broker.slots import take_slot
@@ -29,6 +30,7 @@ def main(settings: Settings, slots_folder: Path, lifeline: Connection) -> None:
     stopping = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal: the parent decides
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    keep_freed_memory()
     threading.Thread(target=_follow_parent, args=(lifeline, stopping), daemon=True).start()
     try:
         Worker(settings, take_slot(slots_folder, settings.run.group), stopping.is_set).run()

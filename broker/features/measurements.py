@@ -28,8 +28,8 @@ SAME_EXPOSURE_DAYS = 1e-4
 """Points of one band closer than this (8.6 s) are one exposure."""
 UNUSED = 255
 """Role of a point that no feature looks at."""
-LONG_ROW = 32
-"""Rows of up to so many values are sorted by insertion: faster than the library's sort."""
+LONG_ROW = 64
+"""Rows of up to so many values are sorted by insertion, longer ones by the library, a call each."""
 
 
 def _place(name: str, size: int) -> int:
@@ -248,14 +248,22 @@ def total(
     return fluxes[:count].copy(), errs[:count].copy(), out
 
 
-@compiled
 def sorted_rows(values: F64, starts: I64) -> F64:
     """Each row in ascending order.  values : (m,) without NaN;  starts : (n+1,);  returns (m,)."""
+    result = sort_short_rows(values, starts)
+    lengths = np.diff(starts)
+    for row in np.flatnonzero(lengths > LONG_ROW).tolist():
+        result[starts[row] : starts[row + 1]].sort()
+    return result
+
+
+@compiled
+def sort_short_rows(values: F64, starts: I64) -> F64:
+    """The rows of up to LONG_ROW values in ascending order, the others as they are."""
     result = values.copy()
     for row in range(starts.shape[0] - 1):
         first, end = starts[row], starts[row + 1]
         if end - first > LONG_ROW:
-            result[first:end].sort()
             continue
         for i in range(first + 1, end):
             value, j = result[i], i

@@ -56,11 +56,12 @@ def line_slope(time: F64, value: F64, err: F64, begin: I64, end: I64) -> F64:
             if err[i] > 0.0 and not np.isnan(value[i]):
                 w = 1.0 / err[i] ** 2
                 weight += w
-                mean_t += w * (time[i] - mean_t) / weight
-                mean_y += w * (value[i] - mean_y) / weight
+                mean_t += w * time[i]
+                mean_y += w * value[i]
                 low, high = min(low, time[i]), max(high, time[i])
         if not high - low >= MIN_SPAN_DAYS:
             continue
+        mean_t, mean_y = mean_t / weight, mean_y / weight
         stt, sty = 0.0, 0.0
         for i in range(begin[row], end[row]):
             if err[i] > 0.0 and not np.isnan(value[i]):
