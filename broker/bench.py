@@ -161,11 +161,12 @@ def _published_bytes(settings: Settings) -> int:
     """Bytes the first repeat put into the alert topics."""
     topics = topic_partitions(admin(settings.kafka))
     names = [name for name in topics if name.startswith(ALERTS)]
-    return sum(len(value) for name in names for value in committed_values(settings.kafka, name, topics[name]))
+    partitions = [(name, part) for name in names for part in range(topics[name])]
+    return sum(len(value) for value in committed_values(settings.kafka, partitions))
 
 
 def _ledger(settings: Settings) -> list[dict[str, Any]]:
     return [
         fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), _LEDGER, None)
-        for value in committed_values(settings.kafka, LEDGER, 1)
+        for value in committed_values(settings.kafka, [(LEDGER, 0)])
     ]

@@ -118,7 +118,7 @@ class _Account:
 
 def _read_account(settings: Settings, partitions: int) -> _Account:
     account = _Account()
-    for value in committed_values(settings.kafka, LEDGER, partitions):
+    for value in committed_values(settings.kafka, [(LEDGER, part) for part in range(partitions)]):
         record: Any = fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), _LEDGER, None)
         account.transactions += 1
         for item in record["counts"]:
@@ -178,12 +178,11 @@ def _count_outputs(
     }
     found: dict[str, int] = {}
     for outcome, names in outputs.items():
-        starts = start_offsets(client, [(name, part) for name in names for part in range(topics[name])])
-        if any(starts.values()):
+        partitions = [(name, part) for name in names for part in range(topics[name])]
+        if any(start_offsets(client, partitions).values()):
             continue
         found[outcome] = 0
-        for name in names:
-            for value in committed_values(settings.kafka, name, topics[name]):
-                found[outcome] += outcome != "published" or is_alert(value)
-                tick()
+        for value in committed_values(settings.kafka, partitions):
+            found[outcome] += outcome != "published" or is_alert(value)
+            tick()
     return found
