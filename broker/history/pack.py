@@ -9,8 +9,9 @@
 `told:{<survey>:<bucket>}`    a hash, of detections that the survey withdrew: field as above, value = 16 bytes
     0  position, as above, of the first alert that told of the withdrawal   then the claim as it was then
        (nothing if there was none): whom to tell, however often the batch has to be done again
-`gated:{<key>}`    a string: the expensive features of an object and the count they were computed at, laid out
-    by features/gated.py; it names its own list of features, so another list is simply not used
+`gated:{<key>}`    a string: u4 how many points of the object were withdrawn when it was written, then the
+    expensive features and the count they were computed at, laid out by features/gated.py; that names its own
+    list of features, so another list is simply not used
 `layout`           the layout version
 `rebuilt:<cluster>` set once the server holds all that the Kafka cluster of this id remembers
 `rebuilding:<cluster>` the lock of the one worker that sees to that
@@ -42,6 +43,16 @@ _BUCKET_SPREAD = 31
 def curve_key(key: bytes) -> bytes:
     """Redis key of an object's light curve."""
     return b"lc:{" + key + b"}"
+
+
+def gone_mark(withdrawn: int) -> bytes:
+    """What stands before kept features: how many of the object's points were withdrawn by then."""
+    return struct.pack("<I", withdrawn)
+
+
+def serving_gated(value: bytes, mark: bytes) -> bytes:
+    """Kept features that still serve, else b"": a withdrawal since then makes them those of another curve."""
+    return value[len(mark) :] if value.startswith(mark) else b""
 
 
 def gated_key(key: bytes) -> bytes:

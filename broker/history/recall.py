@@ -67,7 +67,8 @@ class Recall:
     curves : n light curves, points up to each alert's own midpoint;  history_incomplete : (n,)
     withdrawals : detections taken back;  withdrawn : (n,) notes of withdrawals that came before their alert
     late_points : points older than the newest of their object that was stored
-    gated : (n,) the expensive features kept of each alert's object, b"" if none
+    gated : (n,) the expensive features kept of each alert's object, b"" if none serve
+    gone : (n,) how many points of the object were withdrawn so far, as it stands before kept features
     """
 
     batch: AlertBatch
@@ -83,6 +84,7 @@ class Recall:
     withdrawals: list[Told]
     withdrawn: list[bytes]
     gated: list[bytes]
+    gone: list[bytes]
 
 
 def history_keys(batch: AlertBatch) -> list[bytes]:
@@ -132,6 +134,8 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
     kept = batch if len(fresh) == len(batch) else batch.take(fresh)
     curves = as_known(merged.curves, rows, kept.midpoint_mjd_tai)
     gated = dict(zip(own, opened.gated, strict=True))
+    gone = _withdrawn_counts(merged)
+    gone_of_row = [gone[row] for row in rows.tolist()]
     return dedupe, Recall(
         kept,
         [keys[row] for row in fresh],
@@ -145,7 +149,11 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
         merged.late,
         _first_told(withdrawals, opened, fresh, carriers, taken_back),
         [opened.withdrawn[row] for row in fresh],
-        [gated[keys[row]] for row in fresh],
+        [
+            pack.serving_gated(gated[keys[row]], mark)
+            for row, mark in zip(fresh.tolist(), gone_of_row, strict=True)
+        ],
+        gone_of_row,
     )
 
 
@@ -155,8 +163,15 @@ def newest_gated(recall: Recall, values: Sequence[bytes]) -> list[Kept]:
     values : (n,) b"" where nothing was computed
     """
     order = np.argsort(recall.batch.midpoint_mjd_tai, kind="stable").tolist()
-    latest = {recall.keys[row]: values[row] for row in order if values[row]}
+    latest = {recall.keys[row]: recall.gone[row] + values[row] for row in order if values[row]}
     return [Kept(pack.gated_key(key), value) for key, value in latest.items()]
+
+
+def _withdrawn_counts(merged: Merged) -> list[bytes]:
+    """Of each key how many of its points are withdrawn, as `pack.serving_gated` compares it."""
+    flags = merged.kept["flags"] & FLAG_WITHDRAWN != 0
+    seen = np.concatenate([[0], np.cumsum(flags)])
+    return [pack.gone_mark(count) for count in np.diff(seen[merged.kept_starts]).tolist()]
 
 
 def claims_with_filters(recall: Recall, hits: Bools, marks: Sequence[bytes]) -> list[Claim]:
