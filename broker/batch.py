@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,42 @@ PACKET_COLUMNS = (
 """Numbers about the detection that a survey's packet may carry; NaN where it does not."""
 
 
+class RecordBytes(Sequence[bytes]):
+    """The records of n alerts as stretches of larger buffers, cut out when they are asked for."""
+
+    def __init__(self, buffers: Sequence[bytes], buffer: I64, start: I64, end: I64) -> None:
+        """Record i is buffers[buffer[i]][start[i]:end[i]].  buffer, start, end : (n,) int64."""
+        self._buffers, self._buffer, self._start, self._end = buffers, buffer, start, end
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> RecordBytes: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | RecordBytes:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        record: bytes = self._buffers[self._buffer[index]][self._start[index] : self._end[index]]
+        return record
+
+    def take(self, rows: I64) -> RecordBytes:
+        """The records of some alerts, in the order asked for."""
+        return RecordBytes(self._buffers, self._buffer[rows], self._start[rows], self._end[rows])
+
+    def followed_by(self, other: RecordBytes) -> RecordBytes:
+        """These records and then those of `other`."""
+        return RecordBytes(
+            [*self._buffers, *other._buffers],
+            np.concatenate([self._buffer, other._buffer + len(self._buffers)]),
+            np.concatenate([self._start, other._start]),
+            np.concatenate([self._end, other._end]),
+        )
+
+
 @dataclass(frozen=True)
 class AlertBatch:
     """n alerts as columns. Missing numbers are NaN, missing ids 0. Nobody changes a batch.
@@ -81,6 +117,9 @@ class AlertBatch:
     """(n,) which record of its message the alert is."""
     records: Sequence[bytes]
     """(n,) each alert's original Avro datum, unchanged."""
+    cutouts: I64
+    """(n, 3, 2) start and end in the record of the science, template and difference image's bytes as the
+    survey packs them (ZTF: gzipped FITS; Rubin: FITS); 0, 0 for one that is not there."""
     writer_schemas: Sequence[str]
     """Distinct writer schemas (JSON) of the batch."""
     writer_schema: I64
@@ -98,9 +137,13 @@ class AlertBatch:
         changes: dict[str, Any] = {
             "packet": {name: values[index] for name, values in self.packet.items()},
             "points": self.points.take(index),
-            "records": [self.records[i] for i in index],
+            "records": _take_records(self.records, index),
         }
         for field in fields(self):
             if field.name not in shared and field.name not in changes:
                 changes[field.name] = getattr(self, field.name)[index]
         return replace(self, **changes)
+
+
+def _take_records(records: Sequence[bytes], rows: I64) -> Sequence[bytes]:
+    return records.take(rows) if isinstance(records, RecordBytes) else [records[i] for i in rows]

@@ -30,6 +30,9 @@ OBSERVED_LATENCY = Histogram(
     "From mid-exposure to the commit of the output",
     buckets=_LATENCY_BUCKETS,
 )
+DECODED_BY = Counter(
+    "broker_decoded_messages", "Messages read by the compiled decoder or by its fallback", ["how"]
+)
 EXPIRED = Counter("broker_expired_records", "Input records that retention dropped before they were read")
 LATE_POINTS = Counter("broker_late_points", "Points merged that are older than the newest their object had")
 RETRACTIONS = Counter("broker_retractions", "Published alerts taken back because the survey withdrew them")

@@ -46,6 +46,7 @@ from broker.message import Message, Packet, Reject
 from broker.publish import rows
 from broker.publish.packets import Judged, PacketWriter, Withdrawn, dead_letter, retraction_notice
 from broker.scores.catalog import Scorer, load_scorer
+from broker.surveys import arena
 from broker.surveys.avro import SchemaSource
 from broker.surveys.catalog import decode
 
@@ -73,6 +74,8 @@ class Outcome:
     points_dropped: int = 0
     late_points: int = 0
     retractions: int = 0
+    decoded_by: Counter[str] = field(default_factory=Counter)
+    """Messages read by the compiled decoder and by its fallback."""
 
 
 class Pipeline:
@@ -103,6 +106,7 @@ class Pipeline:
         outcome = Outcome()
         with _timed(outcome, "decode"):
             decoded = decode(messages, self._schemas)
+        outcome.decoded_by.update(compiled=decoded.compiled, fallback=decoded.fallback)
         for reject in decoded.rejects:
             self._reject(outcome, UNKNOWN_SURVEY, messages[reject.message], reject)
         for batch in decoded.batches:
@@ -241,6 +245,7 @@ def shipped_or_chosen_scorer(settings: Settings) -> Scorer:
 
 def warm_up(scorer: Scorer) -> None:
     """Compile every kernel, or load it from the cache: a worker joins its group only when warm."""
+    arena.warm_up()
     merge.warm_up()
     history_recall.warm_up()
     features.warm_up()

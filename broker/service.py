@@ -30,6 +30,7 @@ from broker.metrics import (
     ALERTS,
     BATCH_SIZE,
     BATCHES,
+    DECODED_BY,
     EXPIRED,
     FILTER_FAILURES,
     FILTER_HITS,
@@ -223,6 +224,8 @@ class Worker:
         BATCH_SIZE.observe(len(polled.messages))
         for key, count in outcome.counts.items():
             ALERTS.labels(*key).inc(count)
+        for how, count in outcome.decoded_by.items():
+            DECODED_BY.labels(how).inc(count)
         for name, count in outcome.hits.items():
             FILTER_HITS.labels(name).inc(count)
         for name in outcome.failures:

@@ -24,6 +24,7 @@ CONTAINER_MAGIC = b"Obj\x01"
 CONFLUENT_MAGIC = b"\x00"
 _SYNC_BYTES = 16
 _MAX_CACHED_HEADER = 1 << 20
+_KNOWN_HEADERS, _LARGEST_KNOWN_HEADER = 16, 1 << 18
 _MAX_PLAIN_BYTES = 64 << 20
 """Decompressed bytes of one message: four times the largest message we take."""
 
@@ -78,12 +79,69 @@ class Opened:
     schema_id: int = 0
 
 
-class _Damaged(Exception):
+class Damaged(Exception):
     """Stops the reading of one message; becomes its fault."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, schema_id: int = 0) -> None:
         super().__init__(detail)
         self.fault = Fault(reason, detail)
+        self.schema_id = schema_id
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """Where the records of a message are, unread.
+
+    start : of the datum (Confluent framing), or of the sync marker before a container's blocks
+    codec : of a container's blocks; None for Confluent framing
+    """
+
+    schema: WriterSchema
+    start: int
+    codec: str | None
+    schema_id: int = 0
+
+
+def frame(value: bytes, schemas: SchemaSource) -> Framed:
+    """What a message's first bytes say.  Raises Damaged when they cannot be understood."""
+    if not value:
+        raise Damaged("empty", "the message has no bytes")
+    if value.startswith(CONFLUENT_MAGIC):
+        return _confluent_frame(value, schemas)
+    return _HEADERS.find(value) or _HEADERS.read(value)
+
+
+def container_fault(value: bytes, sync_start: int, block_start: int) -> Fault:
+    """What is wrong with the framing of a container, for a person: with the block at `block_start`, if any."""
+    sync = value[sync_start : sync_start + _SYNC_BYTES]
+    try:
+        if block_start < len(value):
+            count, data, _ = _block(value, block_start, sync)
+            _expect_room(count, data, block_start)
+        _expect_sync(value, sync)
+    except Damaged as damage:
+        return damage.fault
+    return Fault("bad_container", "the container holds no record")
+
+
+def plain_blocks(value: bytes, framed: Framed) -> Iterator[tuple[int, bytes, int]]:
+    """(count of records, decompressed data, position) of each block of a container.
+
+    Raises Damaged at the first that is damaged, or when there is no record at all.
+    """
+    sync = value[framed.start : framed.start + _SYNC_BYTES]
+    _expect_sync(value, sync)
+    position, budget, total = framed.start + _SYNC_BYTES, _MAX_PLAIN_BYTES, 0
+    while position < len(value):
+        start = position
+        count, data, position = _block(value, start, sync)
+        plain = _plain(framed.codec or "null", data, budget, start)
+        _expect_room(count, plain, start)
+        budget -= len(plain)
+        total += count
+        yield count, plain, start
+    if not total:
+        raise Damaged("bad_container", "the container holds no record")
 
 
 def open_message(value: bytes, schemas: SchemaSource) -> Opened:
@@ -99,9 +157,9 @@ def open_message(value: bytes, schemas: SchemaSource) -> Opened:
     try:
         for record in _container_records(value):
             records.append(record)
-    except _Damaged as damage:
+    except Damaged as damage:
         return Opened(records, damage.fault)
-    return Opened(records, None if records else Fault("bad_container", "the container holds no record"))
+    return Opened(records)
 
 
 def writer_of(value: bytes, schemas: SchemaSource) -> WriterSchema | None:
@@ -111,8 +169,8 @@ def writer_of(value: bytes, schemas: SchemaSource) -> WriterSchema | None:
             text = schemas.get(int.from_bytes(value[1:5], "big", signed=True))
             return None if text is None else _schema_of(text)
         if value.startswith(CONTAINER_MAGIC):
-            return _header(value[: _metadata_end(value)])[0]
-    except _Damaged:
+            return (_HEADERS.find(value) or _HEADERS.read(value)).schema
+    except Damaged:
         return None
     return None
 
@@ -127,7 +185,7 @@ def single_records(value: bytes) -> list[bytes]:
         if not value.startswith(CONTAINER_MAGIC) or _announced_records(value) < 2:
             return [value]
         data = [record.datum for record in _container_records(value)]
-    except _Damaged:
+    except Damaged:
         return [value]
     end = _metadata_end(value)
     header, sync = _plain_header(value[:end]), value[end : end + _SYNC_BYTES]
@@ -140,7 +198,7 @@ def holds_one_record(value: bytes) -> bool:
         return len(value) > 5
     try:
         return value.startswith(CONTAINER_MAGIC) and _announced_records(value) == 1
-    except _Damaged:
+    except Damaged:
         return False
 
 
@@ -148,46 +206,40 @@ def holds_one_record(value: bytes) -> bool:
 
 
 def _open_confluent(value: bytes, schemas: SchemaSource) -> Opened:
+    schema_id = 0
+    try:
+        framed = _confluent_frame(value, schemas)
+        schema_id = framed.schema_id
+        data = value[framed.start :]
+        values = _read_datum(io.BytesIO(data), framed.schema, "the record at byte 5")
+        _expect_end(values, data, "the record at byte 5")
+    except Damaged as damage:
+        return Opened([], damage.fault, schema_id or damage.schema_id)
+    return Opened([Record(values.record, data, framed.schema)], None, schema_id)
+
+
+def _confluent_frame(value: bytes, schemas: SchemaSource) -> Framed:
     if len(value) < 5:
-        return Opened([], Fault("bad_wire_format", f"{len(value)} bytes; the framing alone takes 5"))
+        raise Damaged("bad_wire_format", f"{len(value)} bytes; the framing alone takes 5")
     schema_id = int.from_bytes(value[1:5], "big", signed=True)
     text = schemas.get(schema_id)
     if text is None:
-        fault = Fault("unknown_schema", f"no schema has id {schema_id}; add it to schemas/ or update")
-        return Opened([], fault, schema_id)
+        detail = f"no schema has id {schema_id}; add it to schemas/ or update"
+        raise Damaged("unknown_schema", detail, schema_id)
     try:
-        schema = _schema_of(text)
-        data = value[5:]
-        values = _read_datum(io.BytesIO(data), schema, "the record at byte 5")
-        _expect_end(values, data, "the record at byte 5")
-    except _Damaged as damage:
-        return Opened([], damage.fault, schema_id)
-    return Opened([Record(values.record, data, schema)], None, schema_id)
+        return Framed(_schema_of(text), 5, None, schema_id)
+    except Damaged as damage:
+        raise Damaged(damage.fault.reason, damage.fault.detail, schema_id) from damage
 
 
 # object containers: magic, metadata map, sync marker, then blocks of (count, size, data, sync marker)
 
 
 def _container_records(value: bytes) -> Iterator[Record]:
-    """Every record of a container in order; raises _Damaged at the first damage."""
-    if not value.startswith(CONTAINER_MAGIC):
-        raise _Damaged(
-            "bad_wire_format",
-            f"starts with {value[:4]!r}; neither an Avro object container nor Confluent framing",
-        )
-    end = _metadata_end(value)
-    schema, codec = _header(value[:end])
-    position = end + _SYNC_BYTES
-    sync = value[end:position]
-    if len(sync) != _SYNC_BYTES:
-        raise _Damaged("bad_container", f"ends at byte {len(value)} inside the header's sync marker")
-    budget = _MAX_PLAIN_BYTES
-    while position < len(value):
-        start = position
-        count, data, position = _block(value, start, sync)
-        plain = _plain(codec, data, budget, start)
-        budget -= len(plain)
-        yield from _block_records(plain, count, schema, start)
+    """Every record of a container in order; raises Damaged at the first damage."""
+    framed = _HEADERS.find(value) or _HEADERS.read(value)
+    for count, plain, start in plain_blocks(value, framed):
+        yield from _block_records(plain, count, framed.schema, start)
 
 
 def _announced_records(value: bytes) -> int:
@@ -210,15 +262,15 @@ def _block(value: bytes, start: int, sync: bytes) -> tuple[int, bytes, int]:
     size, position = _read_long(value, position)
     where = f"block at byte {start}"
     if count < 0 or size < 0:
-        raise _Damaged("bad_container", f"{where}: {count} records in {size} bytes")
+        raise Damaged("bad_container", f"{where}: {count} records in {size} bytes")
     end = position + size
     if end + _SYNC_BYTES > len(value):
         missing = end + _SYNC_BYTES - len(value)
-        raise _Damaged(
+        raise Damaged(
             "bad_container", f"{where}: truncated, {missing} bytes are missing at byte {len(value)}"
         )
     if value[end : end + _SYNC_BYTES] != sync:
-        raise _Damaged("bad_container", f"{where}: wrong sync marker at byte {end}")
+        raise Damaged("bad_container", f"{where}: wrong sync marker at byte {end}")
     return count, value[position:end], end + _SYNC_BYTES
 
 
@@ -226,9 +278,9 @@ def _plain(codec: str, data: bytes, budget: int, start: int) -> bytes:
     try:
         return decompress(codec, data, budget)
     except TooLarge as error:
-        raise _Damaged("too_large", f"block at byte {start}: {error}") from error
+        raise Damaged("too_large", f"block at byte {start}: {error}") from error
     except ValueError as error:
-        raise _Damaged("bad_container", f"block at byte {start}: {error}") from error
+        raise Damaged("bad_container", f"block at byte {start}: {error}") from error
 
 
 def _block_records(data: bytes, count: int, schema: WriterSchema, start: int) -> Iterator[Record]:
@@ -236,8 +288,6 @@ def _block_records(data: bytes, count: int, schema: WriterSchema, start: int) ->
 
     If they do not fill it, the last one did not end where the writer ended it and is not trusted.
     """
-    if count > len(data) or (count == 0 and data):
-        raise _Damaged("bad_container", f"block at byte {start}: {count} records in {len(data)} bytes")
     stream = io.BytesIO(data)
     for index in range(count):
         where = f"record {index} of the block at byte {start}"
@@ -254,6 +304,16 @@ class _Read:
     end: int
 
 
+def _expect_room(count: int, data: bytes, start: int) -> None:
+    if count > len(data) or (count == 0 and data):
+        raise Damaged("bad_container", f"block at byte {start}: {count} records in {len(data)} bytes")
+
+
+def _expect_sync(value: bytes, sync: bytes) -> None:
+    if len(sync) != _SYNC_BYTES:
+        raise Damaged("bad_container", f"ends at byte {len(value)} inside the header's sync marker")
+
+
 def _read_datum(stream: io.BytesIO, schema: WriterSchema, where: str) -> _Read:
     """One datum from a stream, and the bytes it took."""
     start = stream.tell()
@@ -263,14 +323,14 @@ def _read_datum(stream: io.BytesIO, schema: WriterSchema, where: str) -> _Read:
         raise  # a fault of this machine, not of the data
     except Exception as error:  # fastavro raises whatever the damage leads it into
         text = f"{where}: {type(error).__name__}: {str(error)[:200]} (datum byte {stream.tell() - start})"
-        raise _Damaged("undecodable", text) from error
+        raise Damaged("undecodable", text) from error
     return _Read(record, start, stream.tell())
 
 
 def _expect_end(read: _Read, data: bytes, where: str) -> None:
     if read.end != len(data):
         left = len(data) - read.end
-        raise _Damaged("undecodable", f"{where} ends {left} bytes before its data do (datum byte {read.end})")
+        raise Damaged("undecodable", f"{where} ends {left} bytes before its data do (datum byte {read.end})")
 
 
 def _metadata_end(value: bytes) -> int:
@@ -284,6 +344,42 @@ def _metadata_end(value: bytes) -> int:
             _, position = _read_long(value, position)
         for _ in range(2 * abs(count)):
             _, position = _read_bytes(value, position)
+
+
+class _Headers:
+    """The container headers seen last: a survey writes the same few over and over.
+
+    They are known again by their bytes, from the magic to the end of the metadata, the last used first.
+    """
+
+    def __init__(self) -> None:
+        self._known: list[tuple[bytes, Framed]] = []
+
+    def find(self, value: bytes) -> Framed | None:
+        """The frame of a container whose header was seen before; None if it was not."""
+        for place, (header, framed) in enumerate(self._known):
+            if value.startswith(header):
+                if place:
+                    self._known = [(header, framed), *(item for item in self._known if item[0] != header)]
+                return framed
+        return None
+
+    def read(self, value: bytes) -> Framed:
+        """The frame of a container with a new header.  Raises Damaged."""
+        if not value.startswith(CONTAINER_MAGIC):
+            raise Damaged(
+                "bad_wire_format",
+                f"starts with {value[:4]!r}; neither an Avro object container nor Confluent framing",
+            )
+        end = _metadata_end(value)
+        schema, codec = _header(value[:end])
+        framed = Framed(schema, end, codec)
+        if end <= _LARGEST_KNOWN_HEADER:
+            self._known = [(value[:end], framed), *self._known[: _KNOWN_HEADERS - 1]]
+        return framed
+
+
+_HEADERS = _Headers()
 
 
 def _header(header: bytes) -> tuple[WriterSchema, str]:
@@ -301,13 +397,13 @@ def _parse_header(header: bytes) -> tuple[WriterSchema, str]:
     metadata = _metadata(header)
     codec = metadata.get(b"avro.codec", b"null").decode("ascii", "replace")
     if codec not in CODECS:
-        raise _Damaged("bad_container", f"unknown codec {codec!r}; known: {', '.join(CODECS)}")
+        raise Damaged("bad_container", f"unknown codec {codec!r}; known: {', '.join(CODECS)}")
     if b"avro.schema" not in metadata:
-        raise _Damaged("bad_container", "the header has no avro.schema")
+        raise Damaged("bad_container", "the header has no avro.schema")
     try:
         text = metadata[b"avro.schema"].decode()
     except UnicodeDecodeError as error:
-        raise _Damaged("bad_container", f"the header's schema is not UTF-8: {error}") from error
+        raise Damaged("bad_container", f"the header's schema is not UTF-8: {error}") from error
     return _schema_of(text), codec
 
 
@@ -329,13 +425,13 @@ def _schema_of(text: str) -> WriterSchema:
     try:
         return writer_schema(text)
     except SchemaError as error:
-        raise _Damaged("unsupported_schema", str(error)) from error
+        raise Damaged("unsupported_schema", str(error)) from error
 
 
 def _read_bytes(value: bytes, position: int) -> tuple[bytes, int]:
     size, start = _read_long(value, position)
     if size < 0 or start + size > len(value):
-        raise _Damaged("bad_container", f"header entry of {size} bytes at byte {position} does not fit")
+        raise Damaged("bad_container", f"header entry of {size} bytes at byte {position} does not fit")
     return value[start : start + size], start + size
 
 
@@ -344,13 +440,13 @@ def _read_long(value: bytes, position: int) -> tuple[int, int]:
     raw = 0
     for shift in range(10):
         if position >= len(value):
-            raise _Damaged("bad_container", f"truncated inside a number at byte {position}")
+            raise Damaged("bad_container", f"truncated inside a number at byte {position}")
         byte = value[position]
         position += 1
         raw |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
             return (raw >> 1) ^ -(raw & 1), position
-    raise _Damaged("bad_container", f"a number of more than 10 bytes ends at byte {position}")
+    raise Damaged("bad_container", f"a number of more than 10 bytes ends at byte {position}")
 
 
 def _plain_header(header: bytes) -> bytes:

@@ -40,6 +40,8 @@ class Source:
     index: I64
     datums: Sequence[bytes]
     schemas: Sequence[WriterSchema]
+    cutouts: I64 | None = None
+    """(n, 3, 2) as AlertBatch has them; None where nobody looked."""
 
     @property
     def known_at(self) -> npt.NDArray[np.uint32]:
@@ -56,12 +58,15 @@ class Source:
             "message": self.message,
             "index": self.index,
             "records": self.datums,
+            "cutouts": np.zeros((len(self.message), 3, 2), np.int64)
+            if self.cutouts is None
+            else self.cutouts,
             "writer_schemas": list(texts),
             "writer_schema": np.array([number[schema.text] for schema in self.schemas], dtype=np.int64),
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Survey:
     """One survey: how its packets are told from others', what is read of them, and what it means.
 

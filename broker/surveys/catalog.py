@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,9 +12,10 @@ import numpy.typing as npt
 from broker.batch import AlertBatch
 from broker.message import Message, Reject
 from broker.surveys import atlas, decam, elasticc, lsst, pgir, winter, ztf
-from broker.surveys.avro import Opened, SchemaSource, open_message
+from broker.surveys.avro import Damaged, Fault, Framed, SchemaSource, frame, open_message
 from broker.surveys.base import Source, Survey
-from broker.surveys.columns import Picked, columns_of, pick
+from broker.surveys.columns import DATA_ERRORS
+from broker.surveys.reading import Rows, SurveyReader, wrong_shape
 from broker.surveys.writer import WriterSchema
 
 SURVEYS: list[Survey] = [
@@ -31,33 +32,19 @@ SURVEYS: list[Survey] = [
 STAGE = "surveys"
 _LARGEST_MJD = 1e10
 """Beyond this a time is damage; nearer ones that cannot be right are kept, but flagged as unused."""
-_DATA_ERRORS = (TypeError, ValueError, LookupError, OverflowError, AttributeError)
-"""What a value of the wrong shape leads to."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a batch of messages held: every record is a row of one of `batches` or one of `rejects`."""
+    """What a batch of messages held: every record is a row of one of `batches` or one of `rejects`.
+
+    compiled, fallback : messages of surveys we know that the compiled walk read, and that fastavro read
+    """
 
     batches: list[AlertBatch]
     rejects: list[Reject]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Row:
-    """One record of a survey we know, and where it was: record `index` of message `message`."""
-
-    message: int
-    index: int
-    alone: bool
-    """The only record of its message, so that the message itself is its dead letter."""
-    schema_id: int
-    datum: bytes
-    schema: WriterSchema
-    survey: Survey | None
-    picked: Picked | None
-    """None when the survey is not known, or `fault` says why its values could not be picked."""
-    fault: str = ""
+    compiled: int = 0
+    fallback: int = 0
 
 
 def decode(messages: Sequence[Message], schemas: SchemaSource) -> Decoded:
@@ -66,17 +53,18 @@ def decode(messages: Sequence[Message], schemas: SchemaSource) -> Decoded:
     The survey is told from the record's writer schema, not from the topic. Within a batch the order of
     the messages is kept. Bad data never raise, and never harm another record.
     """
-    rows, rejects = _open_all(messages, schemas)
-    rejects += [_unreadable(row) for row in rows if row.picked is None]
+    reading = _Reading(messages, schemas)
+    for number in range(len(messages)):
+        reading.read(number)
     batches = []
-    for survey in SURVEYS:
-        mine = [row for row in rows if row.survey is survey and row.picked is not None]
-        if mine:
-            batch, bad = _normalise(survey, messages, mine)
-            rejects += bad
-            if len(batch):
-                batches.append(batch)
-    return Decoded(batches, sorted(rejects, key=lambda reject: (reject.message, reject.index)))
+    for survey, reader in reading.readers.items():
+        rows = reader.rows()
+        reading.refuse_misshapen(reader)
+        if rows is not None and len(rows):
+            batches.append((survey, _normalise(survey, reading, rows)))
+    found = [batch for survey in SURVEYS for mine, batch in batches if mine is survey and len(batch)]
+    rejects = sorted(reading.rejects, key=lambda reject: (reject.message, reject.index))
+    return Decoded(found, rejects, reading.compiled, reading.fallback)
 
 
 @lru_cache(maxsize=256)
@@ -85,94 +73,114 @@ def survey_of(schema: WriterSchema) -> Survey | None:
     return next((survey for survey in SURVEYS if survey.recognises(schema)), None)
 
 
-def _open_all(messages: Sequence[Message], schemas: SchemaSource) -> tuple[list[_Row], list[Reject]]:
-    """Every record of every message, and a reject for what could not be opened."""
-    rows: list[_Row] = []
-    rejects: list[Reject] = []
-    for number, message in enumerate(messages):
-        opened = open_message(message.value, schemas)
-        rows += _pick_rows(number, opened)
-        if opened.fault is not None:
-            reason, detail = opened.fault.reason, opened.fault.detail
-            rejects.append(Reject(number, len(opened.records), reason, STAGE, detail, opened.schema_id))
-    return rows, rejects
+class _Reading:
+    """A batch while it is read: one reader a survey, and an account of every message."""
+
+    def __init__(self, messages: Sequence[Message], schemas: SchemaSource) -> None:
+        self.messages = messages
+        self.readers: dict[Survey, SurveyReader] = {}
+        self.rejects: list[Reject] = []
+        self.compiled = self.fallback = 0
+        self._schemas = schemas
+        self._size = sum(len(message.value) for message in messages)
+        self._alone: list[bool] = []
+        """For each message whether it is one record and nothing else: then it is its own dead letter."""
+        self._schema_id: list[int] = []
+
+    def read(self, number: int) -> None:
+        """Read one message: its good records to its survey's reader, its damage to the rejects."""
+        value = self.messages[number].value
+        try:
+            framed = frame(value, self._schemas)
+        except Damaged as damage:
+            self._account(number, 0, damage.fault, damage.schema_id)
+            return
+        survey = survey_of(framed.schema)
+        if survey is None:
+            self._read_unknown(number, framed)
+            return
+        reader = self._reader(survey)
+        walked = reader.read(number, value, framed)
+        if walked is None:
+            self.fallback += 1
+            opened = open_message(value, self._schemas)
+            reader.add(number, opened.records)
+            walked = len(opened.records), opened.fault
+        else:
+            self.compiled += 1
+        self._account(number, *walked, framed.schema_id)
+
+    def _reader(self, survey: Survey) -> SurveyReader:
+        if survey not in self.readers:
+            self.readers[survey] = SurveyReader(survey.layout, len(self.messages), self._size)
+        return self.readers[survey]
+
+    def _read_unknown(self, number: int, framed: Framed) -> None:
+        """A message of no survey we know: each record is refused, if it can be read at all."""
+        opened = open_message(self.messages[number].value, self._schemas)
+        self._account(number, len(opened.records), opened.fault, framed.schema_id)
+        known = ", ".join(survey.name for survey in SURVEYS)
+        detail = f"schema {framed.schema.name!r} has the required fields of no survey we know ({known})"
+        for index, record in enumerate(opened.records):
+            self.refuse(number, index, record.datum, "unsupported_schema", detail)
+
+    def _account(self, number: int, good: int, fault: Fault | None, schema_id: int) -> None:
+        self._alone.append(good == 1 and fault is None)
+        self._schema_id.append(schema_id)
+        if fault is not None:
+            self.rejects.append(Reject(number, good, fault.reason, STAGE, fault.detail, schema_id))
+
+    def refuse(self, message: int, index: int, record: bytes, reason: str, detail: str) -> None:
+        """One readable record that is no alert."""
+        own = None if self._alone[message] else record
+        self.rejects.append(Reject(message, index, reason, STAGE, detail, self._schema_id[message], own))
+
+    def refuse_misshapen(self, reader: SurveyReader) -> None:
+        """The records that are not shaped as their survey's alerts."""
+        for bad in reader.misshapen:
+            self.refuse(bad.message, bad.index, bad.record, "invalid_alert", bad.detail)
+
+    def refuse_rows(self, rows: Rows, details: Mapping[int, str]) -> None:
+        """Rows that are no alerts, and why."""
+        for row, detail in details.items():
+            place = int(rows.message[row]), int(rows.index[row])
+            self.refuse(*place, rows.records[row], "invalid_alert", detail)
 
 
-def _pick_rows(number: int, opened: Opened) -> list[_Row]:
-    """The rows of one message; its records' dicts are not needed after this."""
-    alone = len(opened.records) == 1 and opened.fault is None
-    rows = []
-    for index, record in enumerate(opened.records):
-        survey, picked, fault = survey_of(record.schema), None, ""
-        if survey is not None:
-            try:
-                picked = pick(record, survey.layout)
-            except _DATA_ERRORS as error:
-                fault = _wrong_shape(error)
-        where = (number, index, alone, opened.schema_id)
-        rows.append(_Row(*where, record.datum, record.schema, survey, picked, fault))
-    return rows
-
-
-def _wrong_shape(error: Exception) -> str:
-    return f"a field does not hold what it should: {type(error).__name__}: {str(error)[:200]}"
-
-
-def _reject(row: _Row, reason: str, detail: str) -> Reject:
-    record = None if row.alone else row.datum
-    return Reject(row.message, row.index, reason, STAGE, detail, row.schema_id, record)
-
-
-def _unreadable(row: _Row) -> Reject:
-    """The reject of a row without values: of no survey, or not shaped as its survey's alerts."""
-    if row.survey is not None:
-        return _reject(row, "invalid_alert", row.fault)
-    known = ", ".join(survey.name for survey in SURVEYS)
-    detail = f"schema {row.schema.name!r} has the required fields of no survey we know ({known})"
-    return _reject(row, "unsupported_schema", detail)
-
-
-def _normalise(
-    survey: Survey, messages: Sequence[Message], rows: list[_Row]
-) -> tuple[AlertBatch, list[Reject]]:
-    """The good alerts among a survey's rows, and a reject for each other."""
-    rejects = []
+def _normalise(survey: Survey, reading: _Reading, rows: Rows) -> AlertBatch:
+    """The good alerts among a survey's rows; the others are refused."""
     try:
-        batch = _apply(survey, messages, rows)
-    except _DATA_ERRORS:
-        faults = {row: _fault_alone(survey, messages, row) for row in rows}
-        if not any(faults.values()):
+        batch = _apply(survey, reading.messages, rows)
+    except DATA_ERRORS:
+        alone = (_fault_alone(survey, reading.messages, rows, row) for row in range(len(rows)))
+        faults = {row: fault for row, fault in enumerate(alone) if fault}
+        if not faults:
             raise  # each alone is fine: the fault is ours, not the data's
-        rejects = [_reject(row, "invalid_alert", fault) for row, fault in faults.items() if fault]
-        rows = [row for row in rows if not faults[row]]
-        batch = _apply(survey, messages, rows)
+        reading.refuse_rows(rows, faults)
+        rows = rows.take(_all_but(rows, faults))
+        batch = _apply(survey, reading.messages, rows)
     invalid = _invalid(survey, batch)
-    rejects += [_reject(rows[row], "invalid_alert", detail) for row, detail in invalid.items()]
-    if invalid:
-        batch = batch.take(np.delete(np.arange(len(rows)), list(invalid)))
-    return batch, rejects
+    reading.refuse_rows(rows, invalid)
+    return batch.take(_all_but(rows, invalid)) if invalid else batch
 
 
-def _apply(survey: Survey, messages: Sequence[Message], rows: list[_Row]) -> AlertBatch:
+def _all_but(rows: Rows, without: Mapping[int, str]) -> npt.NDArray[np.int64]:
+    return np.delete(np.arange(len(rows)), list(without))
+
+
+def _apply(survey: Survey, messages: Sequence[Message], rows: Rows) -> AlertBatch:
     """A survey's normalisation of rows; numbers beyond float64 become NaN there, without a warning."""
-    source = Source(
-        messages,
-        np.array([row.message for row in rows], dtype=np.int64),
-        np.array([row.index for row in rows], dtype=np.int64),
-        [row.datum for row in rows],
-        [row.schema for row in rows],
-    )
-    picked = [row.picked for row in rows if row.picked is not None]
+    source = Source(messages, rows.message, rows.index, rows.records, rows.schemas, rows.cutouts)
     with np.errstate(all="ignore"):
-        return survey.normalise(columns_of(picked, survey.layout), source)
+        return survey.normalise(rows.raw, source)
 
 
-def _fault_alone(survey: Survey, messages: Sequence[Message], row: _Row) -> str:
+def _fault_alone(survey: Survey, messages: Sequence[Message], rows: Rows, row: int) -> str:
     """Why a row by itself cannot be normalised; '' if it can."""
     try:
-        _apply(survey, messages, [row])
-    except _DATA_ERRORS as error:
-        return _wrong_shape(error)
+        _apply(survey, messages, rows.take(np.array([row])))
+    except DATA_ERRORS as error:
+        return wrong_shape(error)
     return ""
 
 

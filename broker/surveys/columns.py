@@ -1,8 +1,8 @@
 """Decoded records to raw numpy columns: only the paths that a survey's tables name.
 
-This is the layer that a compiled decoder replaces: what comes out (`RawColumns`) does not know how the
-bytes were read, and what follows it never sees a dict. Two steps, so that a record's dict (megabytes, for
-a long history) lives only until its values are picked.
+What comes out (`RawColumns`) does not know how the bytes were read. `arena.py` fills it from the bytes; here
+is the reference for what it must hold, by fastavro, and the way for schemas that the compiled one leaves out.
+Two steps, so that a record's dict (megabytes, for a long history) lives only until its values are picked.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.surveys.avro import Record
+from broker.surveys.walk import MAX_TEXT_BYTES
 from broker.surveys.writer import WriterSchema
 
 Kind = Literal["float", "int", "text"]
 I64 = npt.NDArray[np.int64]
 _Step = tuple[str, ...]
+DATA_ERRORS = (TypeError, ValueError, LookupError, OverflowError, AttributeError)
+"""What a value of the wrong shape leads to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Layout:
 
     alert: tuple[Field, ...]
     children: tuple[ChildTable, ...]
+    cutouts: tuple[tuple[str, ...], ...] = ()
+    """Paths of the science, template and difference image: of each, the first that a schema has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,14 @@ class Child:
     def row(self) -> I64:
         """(m,) the alert that each item belongs to."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    def take(self, rows: I64) -> Child:
+        """The items of some alerts, in the order asked for."""
+        lengths = np.diff(self.starts)[rows]
+        starts = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=starts[1:])
+        flat = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], lengths)
+        return Child({name: values[flat] for name, values in self.columns.items()}, starts)
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self.columns[name]
@@ -80,6 +93,23 @@ class RawColumns:
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self.alert[name]
 
+    def take(self, rows: I64) -> RawColumns:
+        """Some alerts, in the order asked for."""
+        alert = {name: values[rows] for name, values in self.alert.items()}
+        return RawColumns(len(rows), alert, {name: child.take(rows) for name, child in self.children.items()})
+
+    def followed_by(self, other: RawColumns) -> RawColumns:
+        """These alerts and then those of `other`, of the same layout."""
+        alert = {name: np.concatenate([self.alert[name], other.alert[name]]) for name in self.alert}
+        children = {}
+        for name, mine in self.children.items():
+            theirs = other.children[name]
+            columns = {key: np.concatenate([mine[key], theirs[key]]) for key in mine.columns}
+            children[name] = Child(
+                columns, np.concatenate([mine.starts, mine.starts[-1] + theirs.starts[1:]])
+            )
+        return RawColumns(self.length + other.length, alert, children)
+
 
 @dataclass(frozen=True, slots=True)
 class Picked:
@@ -90,6 +120,8 @@ class Picked:
 
     alert: list[Any]
     children: list[list[list[Any]]]
+    cutouts: list[tuple[int, int]]
+    """Start and end of each cutout in the record's bytes; 0, 0 for one that is not there."""
 
 
 def pick(record: Record, layout: Layout) -> Picked:
@@ -99,7 +131,21 @@ def pick(record: Record, layout: Layout) -> Picked:
     """
     values, schema = record.values, record.schema
     alert = [_first(values, _present(schema, field.paths, ""), field.kind == "int") for field in layout.alert]
-    return Picked(alert, [_pick_items(record, table) for table in layout.children])
+    children = [_pick_items(record, table) for table in layout.children]
+    return Picked(alert, children, _find_cutouts(record, layout))
+
+
+def _find_cutouts(record: Record, layout: Layout) -> list[tuple[int, int]]:
+    """Where in the record's bytes the cutouts are: where their content is found."""
+    places = []
+    for paths in layout.cutouts:
+        content = _first(record.values, _present(record.schema, paths, "")[:1], False)
+        if isinstance(content, bytes):
+            start = record.datum.index(content)
+            places.append((start, start + len(content)))
+        else:
+            places.append((0, 0))
+    return places
 
 
 def _pick_items(record: Record, table: ChildTable) -> list[list[Any]]:
@@ -163,7 +209,10 @@ def _array(values: list[Any], field: Field) -> npt.NDArray[Any]:
     elif field.kind == "int":
         array = np.array([0 if value is None else value for value in values], dtype=np.int64)
     else:
-        array = np.array(["" if value is None else value for value in values], dtype=np.str_)
+        texts = ["" if value is None else value for value in values]
+        if any(isinstance(text, str) and len(text.encode()) > MAX_TEXT_BYTES for text in texts):
+            raise ValueError(f"{field.name}: text of more than {MAX_TEXT_BYTES} bytes")
+        array = np.array(texts, dtype=np.str_)
     if array.ndim != 1:
         raise ValueError(f"{field.name}: a list where one value is expected (packet path {field.paths[0]})")
     return array

@@ -27,6 +27,7 @@ def _with_forced_id(table: ChildTable) -> ChildTable:
 LAYOUT = Layout(
     lsst.LAYOUT.alert,
     tuple(_with_forced_id(table) if table.name == "forced" else table for table in lsst.LAYOUT.children),
+    lsst.LAYOUT.cutouts,
 )
 """Rubin's, but for the identity of forced points."""
 

@@ -112,6 +112,11 @@ LAYOUT = Layout(
         ChildTable("forced", "prvDiaForcedSources", _FORCED),
         ChildTable("limits", "prvDiaNondetectionLimits", _LIMITS),
     ),
+    cutouts=(
+        ("cutoutScience.stampData", "cutoutScience"),
+        ("cutoutTemplate.stampData", "cutoutTemplate"),
+        ("cutoutDifference.stampData", "cutoutDifference"),
+    ),
 )
 """Our raw columns and where Rubin's packets keep them, the newest name first."""
 

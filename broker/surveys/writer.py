@@ -39,6 +39,7 @@ class WriterSchema:
     name    : full name, such as 'lsst.v10_0.alert'
     version : the 'version' attribute (ZTF has one), else ''
     paths   : dotted path of every field; 'prv_candidates[].jd' for one inside an array
+    named   : the named types inside, by full name
     """
 
     text: str
@@ -46,6 +47,7 @@ class WriterSchema:
     name: str
     version: str
     paths: frozenset[str]
+    named: dict[str, dict[str, Any]]
 
 
 @lru_cache(maxsize=256)
@@ -68,7 +70,7 @@ def writer_schema(text: str) -> WriterSchema:
         paths = frozenset(_paths(parsed, "", walk.named))
     except (RecursionError, LookupError, TypeError, ValueError) as error:
         raise SchemaError(f"writer schema cannot be walked: {type(error).__name__}: {error}") from error
-    return WriterSchema(text, parsed, str(parsed["name"]), str(raw.get("version", "")), paths)
+    return WriterSchema(text, parsed, str(parsed["name"]), str(raw.get("version", "")), paths, walk.named)
 
 
 def _without_defaults(schema: Any) -> Any:

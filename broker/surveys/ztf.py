@@ -126,6 +126,7 @@ LAYOUT = Layout(
             ),
         ),
     ),
+    cutouts=(("cutoutScience.stampData",), ("cutoutTemplate.stampData",), ("cutoutDifference.stampData",)),
 )
 """Our raw columns and where ZTF's packets keep them."""
 
