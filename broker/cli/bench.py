@@ -118,6 +118,47 @@ def features(
         print(f"  expensive ones computed anew, a row: {each}")
 
 
+@bench.command("decode")
+def decode(
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Real alerts (files or folders) instead of simulated ones.")
+    ] = None,
+    alerts: Annotated[int, typer.Option(min=1, help="How many simulated alerts of each survey.")] = 500,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """CPU time to read an alert, and how many times that fastavro takes for the same packets."""
+    from broker.benches.decode import measure  # noqa: PLC0415
+
+    readings = measure(_values(alerts, data), repeats)
+    if as_json:
+        print(json.dumps([reading.as_dict() for reading in readings]))
+        return
+    for reading in readings:
+        size = reading.mean_bytes / 1024
+        print(f"{reading.survey}: {reading.alerts} alerts of {size:.0f} kB, CPU us an alert on one core")
+        if reading.fastavro_reader is not None:
+            print(_line("fastavro.reader", reading.fastavro_reader, reading.columns))
+        print(_line("schemaless_reader, schema kept", reading.fastavro_schemaless, reading.columns))
+        print(_line("to all mapped columns", reading.columns, reading.columns))
+        print(_line("a walk that only skips", reading.skip, reading.columns))
+        print(_line("to an alert batch", reading.batch, reading.columns))
+
+
+def _line(what: str, microseconds: float, ours: float) -> str:
+    return f"  {what:32}{microseconds:10,.1f}{microseconds / ours:9.2f} x"
+
+
+def _values(alerts: int, data: list[Path] | None) -> list[bytes]:
+    """The packets of some files and folders, each once; simulated ones of each survey without."""
+    from broker.ingest.files import FilePacket, find_files, read_packets  # noqa: PLC0415
+    from broker.simulate import simulate_lsst, simulate_ztf  # noqa: PLC0415
+
+    if data:
+        return [item.value for item in read_packets(find_files(data)) if isinstance(item, FilePacket)]
+    return [alert.value for make in (simulate_ztf, simulate_lsst) for alert in make(alerts, seed=1)]
+
+
 def _packets(alerts: int, data: list[Path] | None) -> list[bytes]:
     from broker.ingest.files import FilePacket, find_files, read_packets  # noqa: PLC0415
     from broker.simulate import simulate_ztf  # noqa: PLC0415

@@ -112,7 +112,7 @@ def frame(value: bytes, schemas: SchemaSource) -> Framed:
 
 
 def container_fault(value: bytes, sync_start: int, block_start: int) -> Fault:
-    """What is wrong with the framing of a container, for a person: with the block at `block_start`, if any."""
+    """What is wrong with a container's framing, for a person: with the block at `block_start`, if any."""
     sync = value[sync_start : sync_start + _SYNC_BYTES]
     try:
         if block_start < len(value):

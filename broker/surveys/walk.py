@@ -1,9 +1,9 @@
 """The compiled walk: Avro bytes to columns, by a linear program of small operations.
 
 A program (made by `program.py`) is an int64 array, a row an operation, with the columns KIND to MISSING
-below. The walk runs it over each record of a message and writes what is mapped into one arena of int64 (floats by
-their bits) and one of text bytes. Nothing is read beyond a record's end: every operation checks what it needs
-first. A record that fails leaves no row behind; whatever it wrote lies beyond the row counters again.
+below. The walk runs it over each record of a message. What is mapped goes into one arena of int64 (floats by
+their bits) and one of text bytes. Nothing is read beyond the end of a record: every operation checks what it
+needs first. A record that fails leaves no row behind; what it wrote lies beyond the row counters again.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ FAULT_TEXT = {
     MANY_ROWS: "an array has too many items",
 }
 
+_HIGH_BITS = np.uint64(0x8080_8080_8080_8080)
 TABLES, LOOPS = 8, 32
 """Tables a layout may have and loops that may be inside each other."""
 MAX_TEXT_BYTES = 128
@@ -68,7 +69,14 @@ STATE_LENGTH = LEFT + LOOPS
 of the message and of the record."""
 
 
-@numba.njit(cache=True, nogil=True)
+_OPTIONS = {"cache": True, "nogil": True, "_nrt": False}
+"""Without numba's reference counts: nothing here makes an array that outlives its call, and counting, which
+is atomic, took over half of the time."""
+_kernel = numba.njit(**_OPTIONS)
+_inlined = numba.njit(**_OPTIONS, forceinline=True)
+
+
+@_kernel
 def walk(value, start, end, count, number, program, ints, text, state):  # type: ignore[no-untyped-def]
     """Read one message's records; state[FAULT] says what stopped it, OK if nothing did.
 
@@ -93,7 +101,7 @@ def walk(value, start, end, count, number, program, ints, text, state):  # type:
     state[FAULT] = code
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel
 def _container(value, start, end, number, program, ints, text, state):  # type: ignore[no-untyped-def]
     """Blocks of (count, size, data, sync marker) up to the end."""
     pos = start + SYNC_BYTES
@@ -117,7 +125,7 @@ def _container(value, start, end, number, program, ints, text, state):  # type: 
     return OK if state[RECORDS] else FRAME
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel
 def _block(value, start, end, count, number, program, ints, text, state):  # type: ignore[no-untyped-def]
     """`count` records that fill start:end exactly; the last is not trusted if they do not."""
     if count > end - start or (count == 0 and end > start):
@@ -143,33 +151,35 @@ def _block(value, start, end, count, number, program, ints, text, state):  # typ
     return OK
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel
 def _save(state, to):  # type: ignore[no-untyped-def]
     for table in range(TABLES):
         state[to + table] = state[ROWS + table]
     state[to + TABLES] = state[TEXT_USED]
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel
 def _restore(state, saved):  # type: ignore[no-untyped-def]
     for table in range(TABLES):
         state[ROWS + table] = state[saved + table]
     state[TEXT_USED] = state[saved + TABLES]
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _number(value, pos, end):  # type: ignore[no-untyped-def]
     """(number, position after it) of a zig-zag number; a negative position is minus the fault."""
     if pos >= end:
         return np.int64(0), np.int64(-TRUNCATED)
-    byte = np.uint64(value[pos])
+    byte = np.uint64(value[np.uint64(pos)])
     pos += 1
+    if byte < np.uint64(0x80):
+        return np.int64(byte >> np.uint64(1)) ^ -np.int64(byte & np.uint64(1)), np.int64(pos)
     raw = byte & np.uint64(0x7F)
     shift = np.uint64(7)
     while byte > np.uint64(0x7F):
         if pos >= end:
             return np.int64(0), np.int64(-TRUNCATED)
-        byte = np.uint64(value[pos])
+        byte = np.uint64(value[np.uint64(pos)])
         pos += 1
         if shift == np.uint64(63) and byte > np.uint64(1):
             return np.int64(0), np.int64(-LONG_NUMBER)
@@ -178,18 +188,20 @@ def _number(value, pos, end):  # type: ignore[no-untyped-def]
     return np.int64(raw >> np.uint64(1)) ^ -np.int64(raw & np.uint64(1)), np.int64(pos)
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _little(value, pos, size):  # type: ignore[no-untyped-def]
     """`size` bytes as a little-endian number."""
     bits = np.uint64(0)
     for k in range(size):
-        bits |= np.uint64(value[pos + k]) << np.uint64(8 * k)
+        bits |= np.uint64(value[np.uint64(pos + k)]) << np.uint64(8 * k)
     return bits
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel
 def _is_utf8(value, pos, end):  # type: ignore[no-untyped-def]
     """Whether bytes are UTF-8 as Python takes it: shortest forms only, no surrogates, up to U+10FFFF."""
+    while pos < end - 7 and _little(value, pos, 8) & _HIGH_BITS == 0:
+        pos += 8
     while pos < end:
         first = np.int64(value[pos])
         pos += 1
@@ -219,38 +231,47 @@ def _is_utf8(value, pos, end):  # type: ignore[no-untyped-def]
     return True
 
 
-@numba.njit(cache=True, nogil=True)
-def _null_or_not(value, pos, end, null):  # type: ignore[no-untyped-def]
-    """(whether a union of null and one type holds null, position after its branch)."""
-    if pos >= end:
-        return False, np.int64(-TRUNCATED)
-    byte = value[pos]
-    if byte == null:
-        return True, pos + 1
-    if byte == 2 - null:
-        return False, pos + 1
+@_kernel
+def _long_branch(value, pos, end, null):  # type: ignore[no-untyped-def]
+    """`_null_or_not` for a branch that is no branch, or written in more bytes than it needs."""
     branch, pos = _number(value, pos, end)
     if pos >= 0 and (branch < 0 or branch > 1):
         return False, np.int64(-BAD_BRANCH)
     return 2 * branch == null, pos
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
+def _null_or_not(value, pos, end, null):  # type: ignore[no-untyped-def]
+    """(whether a union of null and one type holds null, position after its branch)."""
+    if pos >= end:
+        return False, np.int64(-TRUNCATED)
+    byte = np.int64(value[np.uint64(pos)])
+    if byte | 2 == 2:
+        return byte == null, pos + 1
+    return _long_branch(value, pos, end, null)
+
+
+@_inlined
 def _skip_fixed(value, pos, end, null, size, repeat):  # type: ignore[no-untyped-def]
     """Position after `repeat` values of `size` bytes each, all of which may be null or none."""
     if null == NOT_NULLABLE:
         pos += size * repeat
     else:
         for _ in range(repeat):
-            is_null, pos = _null_or_not(value, pos, end, null)
-            if pos < 0:
-                return pos
-            if not is_null:
-                pos += size
+            if pos >= end:
+                return -TRUNCATED
+            byte = np.int64(value[np.uint64(pos)])
+            if byte | 2 == 2:  # arithmetic, because a jump that depends on the data is often guessed wrong
+                pos += 1 + size * ((byte ^ null) >> 1)
+            else:
+                is_null, pos = _long_branch(value, pos, end, null)
+                if pos < 0:
+                    return pos
+                pos += 0 if is_null else size
     return pos if pos <= end else -TRUNCATED
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _bytes(kind, value, pos, end, start, place, ints, text, state):  # type: ignore[no-untyped-def]
     """Position after text or bytes; what is mapped leaves its place."""
     size, pos = _number(value, pos, end)
@@ -259,7 +280,7 @@ def _bytes(kind, value, pos, end, start, place, ints, text, state):  # type: ign
     if size < 0 or size > end - pos:
         return -BAD_LENGTH
     if kind == RANGE:
-        ints[place] = (pos - start) << 32 | size
+        ints[np.uint64(place)] = (pos - start) << 32 | size
     elif kind != SKIP_BYTES and not _is_utf8(value, pos, pos + size):
         return -BAD_UTF8
     if kind == TEXT:
@@ -269,13 +290,13 @@ def _bytes(kind, value, pos, end, start, place, ints, text, state):  # type: ign
         if used + size > len(text):
             return -GROW_TEXT
         for k in range(size):
-            text[used + k] = value[pos + k]
-        ints[place] = used << 16 | size
+            text[np.uint64(used + k)] = value[np.uint64(pos + k)]
+        ints[np.uint64(place)] = used << 16 | size
         state[TEXT_USED] = used + size
     return pos + size
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _whole_number(kind, value, pos, end, place, symbols, ints, floats):  # type: ignore[no-untyped-def]
     """Position after an int, a long or the index of an enum's symbol; what is mapped is written."""
     number, pos = _number(value, pos, end)
@@ -286,13 +307,13 @@ def _whole_number(kind, value, pos, end, place, symbols, ints, floats):  # type:
     if SKIP_INT <= kind <= INT and number != np.int64(np.int32(number)):
         return -LARGE_INT
     if INT <= kind <= LONG:
-        ints[place] = number
+        ints[np.uint64(place)] = number
     elif kind > SKIP_INT:
-        floats[place] = np.float64(number)
+        floats[np.uint64(place)] = np.float64(number)
     return pos
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _bool(kind, value, pos, end, place, floats):  # type: ignore[no-untyped-def]
     """Position after a truth value."""
     if pos >= end:
@@ -300,11 +321,11 @@ def _bool(kind, value, pos, end, place, floats):  # type: ignore[no-untyped-def]
     if value[pos] > 1:
         return -BAD_BOOL
     if kind == BOOL_AS_FLOAT:
-        floats[place] = np.float64(value[pos])
+        floats[np.uint64(place)] = np.float64(value[pos])
     return pos + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _items(value, pos, end):  # type: ignore[no-untyped-def]
     """(items of the next block of an array or map, 0 after the last; position after that number)."""
     items, pos = _number(value, pos, end)
@@ -316,7 +337,7 @@ def _items(value, pos, end):  # type: ignore[no-untyped-def]
     return items, pos
 
 
-@numba.njit(cache=True, nogil=True)
+@_inlined
 def _open_row(table, tables, starts, ints, state):  # type: ignore[no-untyped-def]
     """The new row of a table, or minus the fault. An alert's also notes where its children's rows begin."""
     row = state[ROWS + table]
@@ -332,25 +353,25 @@ def _open_row(table, tables, starts, ints, state):  # type: ignore[no-untyped-de
     return row
 
 
-@numba.njit(cache=True, nogil=True)
-def _record(value, pos, end, program, ints, text, state):  # type: ignore[no-untyped-def]
+@_kernel
+def _record(value, pos, end, program, ints, text, state):  # type: ignore[no-untyped-def]  # noqa: PLR0915
     """Position after one record, or minus the fault (its place is then in state[FAULT_AT])."""
     floats = ints.view(np.float64)
-    scratch = np.empty(1, dtype=np.uint32)
-    as_float = scratch.view(np.float32)
+    words, singles = ints.view(np.uint32), ints.view(np.float32)
     start = pos
     own_row = row = np.int64(0)
     pc = 0
-    while program[pc, KIND] != END:
-        kind, null, arg, repeat = program[pc, KIND], program[pc, NULL], program[pc, ARG], program[pc, REPEAT]
+    while program[np.uint64(pc), KIND] != END:
+        op = np.uint64(pc)
+        kind, null, arg, repeat = program[op, KIND], program[op, NULL], program[op, ARG], program[op, REPEAT]
         state[FAULT_AT] = pos
         pc += 1
         if kind == SKIP_FIXED:
             pos = _skip_fixed(value, pos, end, null, arg, repeat)
         elif kind == INIT:
-            ints[program[pc - 1, TO] + row] = program[pc - 1, MISSING]
+            ints[program[op, TO] + row] = program[op, MISSING]
         elif kind == ROW:
-            row = _open_row(arg, repeat, program[pc - 1, TO], ints, state)
+            row = _open_row(arg, repeat, program[op, TO], ints, state)
             if row < 0:
                 return row
             if arg == 0:
@@ -358,7 +379,7 @@ def _record(value, pos, end, program, ints, text, state):  # type: ignore[no-unt
         elif kind == JUMP:
             pc = arg
         elif kind == LOOP or kind == NEXT:  # noqa: PLR1714, SIM109
-            depth, is_table = LEFT + program[pc - 1, TO], program[pc - 1, MISSING] == 1
+            depth, is_table = LEFT + program[op, TO], program[op, MISSING] == 1
             state[depth] -= 1
             if kind == LOOP or state[depth] == 0:
                 state[depth], pos = _items(value, pos, end)
@@ -372,7 +393,7 @@ def _record(value, pos, end, program, ints, text, state):  # type: ignore[no-unt
                 return -BAD_BRANCH
             pc += branch  # a row of jumps follows
         else:
-            place = program[pc - 1, TO] + row
+            place = program[op, TO] + row
             for _ in range(repeat):
                 if null != NOT_NULLABLE:
                     is_null, pos = _null_or_not(value, pos, end, null)
@@ -382,18 +403,18 @@ def _record(value, pos, end, program, ints, text, state):  # type: ignore[no-unt
                         if kind == BRANCH:
                             pc = arg
                         elif INT_AS_FLOAT <= kind <= RANGE:
-                            ints[place] = program[pc - 1, MISSING]
+                            ints[np.uint64(place)] = program[op, MISSING]
                         continue
                 if kind == FLOAT:
                     if end - pos < 4:
                         return -TRUNCATED
-                    scratch[0] = np.uint32(_little(value, pos, 4))
-                    floats[place] = np.float64(as_float[0])
+                    words[np.uint64(2 * place)] = np.uint32(_little(value, pos, 4))
+                    floats[np.uint64(place)] = np.float64(singles[np.uint64(2 * place)])
                     pos += 4
                 elif kind == DOUBLE:
                     if end - pos < 8:
                         return -TRUNCATED
-                    ints[place] = np.int64(_little(value, pos, 8))
+                    ints[np.uint64(place)] = np.int64(_little(value, pos, 8))
                     pos += 8
                 elif TEXT <= kind <= SKIP_BYTES:
                     pos = _bytes(kind, value, pos, end, start, place, ints, text, state)
@@ -408,7 +429,7 @@ def _record(value, pos, end, program, ints, text, state):  # type: ignore[no-unt
     return pos
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel
 def text_width(places, text):  # type: ignore[no-untyped-def]
     """Characters of the longest text.  places : (n,) as the walk left them (start << 16 | bytes)."""
     widest = 1
@@ -421,7 +442,7 @@ def text_width(places, text):  # type: ignore[no-untyped-def]
     return widest
 
 
-@numba.njit(cache=True, nogil=True)
+@_kernel
 def write_text(places, text, width, out):  # type: ignore[no-untyped-def]
     """Texts as code points, `width` a text.  out : (n * width,) uint32 of zeros."""
     for row in range(len(places)):

@@ -23,7 +23,13 @@ FROM_API: dict[str, set[str]] = {"broker_live_workers": set()}
 """Series of the API in use here, and their labels; its collector names them only while Redis answers."""
 OUTCOMES = {"in", "published", "rejected", "duplicate"}
 RESULTS = {"committed", "aborted"}
-VALUES = {"outcome": OUTCOMES, "result": RESULTS, "reason": set(REASONS), "job": {"pipeline", "api"}}
+VALUES = {
+    "outcome": OUTCOMES,
+    "result": RESULTS,
+    "reason": set(REASONS),
+    "job": {"pipeline", "api"},
+    "how": {"compiled", "fallback"},
+}
 WORDS = {
     *("sum", "max", "rate", "increase", "deriv", "absent", "histogram_quantile", "topk"),
     *("by", "and", "or", "unless"),

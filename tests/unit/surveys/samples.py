@@ -183,7 +183,7 @@ def _made_unreadable() -> list[bytes]:
     value = ztf_values()[0]
     (record,) = read_packet(value)
     other = datum(header_of(value), {**record, "schemavsn": ""})
-    text = json.dumps(_plain(header_of(value)))
+    text = json.dumps(plain_schema(header_of(value)))
     return [
         value[:-1],  # the last byte lost
         value + value[-5000:],  # more bytes after the last block
@@ -264,7 +264,7 @@ def changed(value: bytes, path: str, new: Any) -> bytes:
 
 def with_type(value: bytes, field: str, avro_type: Any, new: Any) -> bytes:
     """A one-record ZTF container whose schema gives a candidate's field another type, and a value of it."""
-    schema = json.loads(json.dumps(_plain(header_of(value))))
+    schema = json.loads(json.dumps(plain_schema(header_of(value))))
     (record,) = read_packet(value)
     candidate = next(f for f in schema["fields"] if f["name"] == "candidate")["type"]
     entry = next(f for f in candidate["fields"] if f["name"] == field)
@@ -274,10 +274,10 @@ def with_type(value: bytes, field: str, avro_type: Any, new: Any) -> bytes:
     return container(schema, [record])
 
 
-def _plain(schema: Any) -> Any:
+def plain_schema(schema: Any) -> Any:
     if isinstance(schema, dict):
-        return {k: _plain(v) for k, v in schema.items() if not k.startswith("__")}
-    return [_plain(v) for v in schema] if isinstance(schema, list) else schema
+        return {k: plain_schema(v) for k, v in schema.items() if not k.startswith("__")}
+    return [plain_schema(v) for v in schema] if isinstance(schema, list) else schema
 
 
 def mutate(value: bytes, rng: np.random.Generator) -> bytes:

@@ -1,0 +1,1 @@
+"""What `broker bench` measures, one file a verb."""

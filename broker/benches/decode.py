@@ -1,0 +1,135 @@
+"""How long it takes to read an alert, next to the usual library reading the same bytes."""
+
+from __future__ import annotations
+
+import io
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import fastavro
+
+from broker.message import Message
+from broker.surveys.arena import warm_up
+from broker.surveys.avro import Damaged, Framed, LocalSchemas, frame, open_message
+from broker.surveys.base import Survey
+from broker.surveys.catalog import SURVEYS, decode, survey_of
+from broker.surveys.columns import Layout
+from broker.surveys.reading import SurveyReader
+
+_BATCH = 500
+_NOTHING = Layout((), ())
+_SCHEMAS = LocalSchemas()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """CPU microseconds an alert on one core, medians over the repeats, for the packets of one survey.
+
+    fastavro_reader : the object container's own reader; None where packets have no container
+    fastavro_schemaless : schemaless_reader with the writer schema already parsed
+    columns : ours, to every mapped column, framing and cutout ranges included
+    skip    : ours with nothing mapped: the walk alone
+    batch   : ours to an AlertBatch, so with the survey's conversions as well
+    """
+
+    survey: str
+    alerts: int
+    mean_bytes: float
+    repeats: int
+    fastavro_reader: float | None
+    fastavro_schemaless: float
+    columns: float
+    skip: float
+    batch: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, with the ratios."""
+        return asdict(self) | {
+            "times_fastavro_reader": self.fastavro_reader and self.fastavro_reader / self.columns,
+            "times_fastavro_schemaless": self.fastavro_schemaless / self.columns,
+            "times_skip": self.columns / self.skip,
+        }
+
+
+@dataclass(frozen=True)
+class _Packet:
+    value: bytes
+    framed: Framed
+    datum: bytes
+
+
+def measure(values: Sequence[bytes], repeats: int) -> list[Reading]:
+    """One reading a survey, over the packets that hold one good alert each."""
+    warm_up()
+    packets: dict[str, list[_Packet]] = {}
+    for value in values:
+        survey, packet = _packet(value)
+        if survey is not None and packet is not None:
+            packets.setdefault(survey.name, []).append(packet)
+    return [_measure(survey, packets[survey.name], repeats) for survey in SURVEYS if survey.name in packets]
+
+
+def _packet(value: bytes) -> tuple[Survey | None, _Packet | None]:
+    try:
+        framed = frame(value, _SCHEMAS)
+    except Damaged:
+        return None, None
+    opened = open_message(value, _SCHEMAS)
+    if opened.fault is not None or len(opened.records) != 1:
+        return None, None
+    return survey_of(framed.schema), _Packet(value, framed, opened.records[0].datum)
+
+
+def _measure(survey: Survey, packets: list[_Packet], repeats: int) -> Reading:
+    contained = [packet for packet in packets if packet.framed.codec is not None]
+    messages = [Message("bench", 0, offset, 0, packet.value) for offset, packet in enumerate(packets)]
+
+    def timed(work: Callable[[], None], count: int = len(packets)) -> float:
+        work()
+        return statistics.median(_cpu_s(work) for _ in range(repeats)) / count * 1e6
+
+    return Reading(
+        survey.name,
+        len(packets),
+        statistics.fmean(len(packet.value) for packet in packets),
+        repeats,
+        timed(lambda: _by_reader(contained), len(contained)) if contained else None,
+        timed(lambda: _by_schemaless(packets)),
+        timed(lambda: _to_columns(packets, survey.layout)),
+        timed(lambda: _to_columns(packets, _NOTHING)),
+        timed(lambda: _to_batches(messages)),
+    )
+
+
+def _cpu_s(work: Callable[[], None]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def _by_reader(packets: Sequence[_Packet]) -> None:
+    for packet in packets:
+        for _ in fastavro.reader(io.BytesIO(packet.value)):
+            pass
+
+
+def _by_schemaless(packets: Sequence[_Packet]) -> None:
+    for packet in packets:
+        fastavro.schemaless_reader(io.BytesIO(packet.datum), packet.framed.schema.parsed, None)
+
+
+def _to_columns(packets: Sequence[_Packet], layout: Layout) -> None:
+    for first in range(0, len(packets), _BATCH):
+        batch = packets[first : first + _BATCH]
+        reader = SurveyReader(layout, len(batch), sum(len(packet.value) for packet in batch))
+        for number, packet in enumerate(batch):
+            reader.read(number, packet.value, frame(packet.value, _SCHEMAS))
+        reader.rows()
+
+
+def _to_batches(messages: Sequence[Message]) -> None:
+    for first in range(0, len(messages), _BATCH):
+        decode(messages[first : first + _BATCH], _SCHEMAS)
