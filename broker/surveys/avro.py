@@ -24,7 +24,7 @@ CONTAINER_MAGIC = b"Obj\x01"
 CONFLUENT_MAGIC = b"\x00"
 _SYNC_BYTES = 16
 _MAX_CACHED_HEADER = 1 << 20
-_KNOWN_HEADERS, _LARGEST_KNOWN_HEADER = 16, 1 << 18
+_KNOWN_HEADERS, _LARGEST_KNOWN_HEADER = 32, 1 << 18
 _MAX_PLAIN_BYTES = 64 << 20
 """Decompressed bytes of one message: four times the largest message we take."""
 

@@ -262,7 +262,7 @@ def _skip_fixed(value, pos, end, null, size, repeat):  # type: ignore[no-untyped
                 return -TRUNCATED
             byte = np.int64(value[np.uint64(pos)])
             if byte | 2 == 2:  # arithmetic, because a jump that depends on the data is often guessed wrong
-                pos += 1 + size * ((byte ^ null) >> 1)
+                pos += 1 + (size & -((byte ^ null) >> 1))
             else:
                 is_null, pos = _long_branch(value, pos, end, null)
                 if pos < 0:
