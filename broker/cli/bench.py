@@ -128,7 +128,7 @@ def decode(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """CPU time to read an alert, and how many times that fastavro takes for the same packets."""
-    from broker.benches.decode import measure  # noqa: PLC0415
+    from broker.bench_decode import measure  # noqa: PLC0415
 
     readings = measure(_values(alerts, data), repeats)
     if as_json:

@@ -1,1 +1,0 @@
-"""What `broker bench` measures, one file a verb."""
