@@ -145,6 +145,28 @@ def decode(
         print(_line("to an alert batch", reading.batch, reading.columns))
 
 
+@bench.command("hot-path")
+def hot_path(
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Real alerts (files or folders) instead of simulated ones.")
+    ] = None,
+    alerts: Annotated[int, typer.Option(min=1, help="How many simulated alerts of each survey.")] = 500,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time an alert takes in each stage of the pipeline, light curves in memory, no Kafka, no filter."""
+    from broker.bench_hot_path import measure  # noqa: PLC0415
+    from broker.config import load  # noqa: PLC0415
+
+    result = measure(load(env={}), _values(alerts, data), repeats)
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    print(f"{result.alerts} packets, {result.published} alerts published, us an alert of wall time")
+    for stage, microseconds in [*result.stages.items(), ("together", result.total)]:
+        print(f"  {stage:12}{microseconds:10,.1f}")
+
+
 def _line(what: str, microseconds: float, ours: float) -> str:
     return f"  {what:32}{microseconds:10,.1f}{microseconds / ours:9.2f} x"
 

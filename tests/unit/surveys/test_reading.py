@@ -13,9 +13,10 @@ from broker.schemas import lsst_schema
 from broker.surveys.avro import LocalSchemas, Record, frame, open_message
 from broker.surveys.base import Survey
 from broker.surveys.catalog import SURVEYS, decode, survey_of
-from broker.surveys.columns import Field, Layout, columns_of, pick
+from broker.surveys.columns import ChildTable, Field, Layout, columns_of, pick
 from broker.surveys.program import program_of
 from broker.surveys.reading import Rows, SurveyReader
+from broker.surveys.walk import MAX_ROWS
 from broker.surveys.writer import writer_schema
 from tests.unit.surveys.odd import ODD_LAYOUT, ODD_SCHEMA, odd_records
 from tests.unit.surveys.samples import (
@@ -206,6 +207,16 @@ def test_blocks_with_their_size_and_numbers_with_more_bytes_than_they_need() -> 
     rows, said = _read([value], _ONE)
     assert said == [(1, None)]
     assert rows.raw["x"].tolist() == [7] == [record.values["x"] for record in _records([value])]
+
+
+def test_an_array_without_end_is_too_large() -> None:
+    layout = Layout((), (ChildTable("a", "a", ()),))
+    count = MAX_ROWS + 1
+    bad = hand_made(_fields(a=_ARRAY), [(1, long(count) + bytes(count) + long(0))])
+    good = hand_made(_fields(a=_ARRAY), [(1, long(2) + bytes(2) + long(0))])
+    rows, said = _read([good, bad, good], layout)
+    assert said[1][1].reason == "too_large"
+    assert rows.raw.children["a"].starts.tolist() == [0, 2, 4]
 
 
 def test_the_records_before_a_damage_are_kept() -> None:
