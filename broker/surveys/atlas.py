@@ -53,6 +53,7 @@ LAYOUT = Layout(
         Field("reliability", "float", ("candidate.rb",)),
     ),
     children=(),
+    cutouts=(("cutoutScience.stampData",), ("cutoutTemplate.stampData",), ("cutoutDifference.stampData",)),
 )
 """Our raw columns and where ATLAS's packets keep them."""
 

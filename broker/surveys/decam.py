@@ -60,6 +60,7 @@ LAYOUT = Layout(
             ),
         ),
     ),
+    cutouts=(("cutoutScience",), ("cutoutTemplate",), ("cutoutDifference",)),
 )
 """Our raw columns and where DESIRT's packets keep them."""
 

@@ -76,6 +76,7 @@ LAYOUT = Layout(
             ),
         ),
     ),
+    cutouts=(("cutoutScience",), ("cutoutTemplate",), ("cutoutDifference",)),
 )
 """Our raw columns and where PGIR's packets keep them."""
 

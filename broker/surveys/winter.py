@@ -83,6 +83,7 @@ LAYOUT = Layout(
             ),
         ),
     ),
+    cutouts=(("cutout_science",), ("cutout_template",), ("cutout_difference",)),
 )
 """Our raw columns and where WINTER's packets keep them."""
 

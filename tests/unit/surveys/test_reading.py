@@ -20,9 +20,11 @@ from broker.surveys.walk import MAX_ROWS
 from broker.surveys.writer import writer_schema
 from tests.unit.surveys.odd import ODD_LAYOUT, ODD_SCHEMA, odd_records
 from tests.unit.surveys.samples import (
+    atlas_values,
     changed,
     container,
     datum,
+    decam_values,
     elasticc_values,
     few_lsst,
     few_ztf,
@@ -32,8 +34,10 @@ from tests.unit.surveys.samples import (
     long,
     lsst_values,
     messages,
+    pgir_values,
     plain_schema,
     read_packet,
+    winter_values,
     with_type,
     ztf_values,
 )
@@ -58,7 +62,16 @@ def _survey(name: str) -> Survey:
 
 
 @pytest.mark.parametrize(
-    ("name", "make"), [("ztf", ztf_values), ("lsst", lsst_values), ("elasticc", elasticc_values)]
+    ("name", "make"),
+    [
+        ("ztf", ztf_values),
+        ("lsst", lsst_values),
+        ("elasticc", elasticc_values),
+        ("atlas", atlas_values),
+        ("decam", decam_values),
+        ("pgir", pgir_values),
+        ("winter", winter_values),
+    ],
 )
 def test_every_value_and_cutout_of_every_packet_is_what_fastavro_reads(name: str, make: Any) -> None:
     values, layout = make(), _survey(name).layout
