@@ -21,7 +21,6 @@ from broker.config import KafkaSettings
 from broker.errors import BrokerError
 from broker.topics import TopicSpec
 
-MAX_INPUT_BYTES = 16 * 1024 * 1024
 MAX_OUTPUT_BYTES = 17 * 1024 * 1024
 """Larger than the input: a full packet carries the original record and our fields."""
 METADATA_REFRESH_MS = 5000

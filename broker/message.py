@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 Headers = tuple[tuple[str, bytes], ...]
 
+MAX_INPUT_BYTES = 16 * 1024 * 1024
+"""The largest message that is read as alerts; a larger one is a dead letter without its body."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

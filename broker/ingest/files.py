@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import BrokerError
-from broker.kafka import MAX_INPUT_BYTES
+from broker.message import MAX_INPUT_BYTES
 from broker.surveys.avro import LocalSchemas, holds_one_record, single_records, writer_of
 from broker.surveys.catalog import survey_of
 

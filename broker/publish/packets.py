@@ -21,7 +21,7 @@ from broker.astro.times import mjd_tai_to_unix_s
 from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, SS_UNKNOWN, AlertBatch
 from broker.filter import Filter
 from broker.lightcurves import FLAG_PRIVATE, LightCurves, Points, empty_light_curves
-from broker.message import Message, Packet, Reject
+from broker.message import MAX_INPUT_BYTES, Message, Packet, Reject
 from broker.publish import records
 from broker.publish.rows import RowWriter
 from broker.table import ColumnSpec
@@ -29,7 +29,6 @@ from broker.topics import DEAD_LETTERS, NOTICES, alerts_topic
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
-MAX_LETTER_BYTES = 16 * 1024 * 1024
 _NOTICE_IDS = 20
 _BAND_WORDS = tuple(name.encode() for name in BANDS)
 _STATUS_WORDS = tuple(name.encode() for name in SOLAR_SYSTEM_STATUS)
@@ -285,7 +284,7 @@ def without_private(curves: LightCurves) -> LightCurves:
 def dead_letter(message: Message, reject: Reject, extra: tuple[tuple[str, bytes], ...] = ()) -> Packet:
     """A message that could not be processed: its bytes unchanged, the why in headers.
 
-    A body over MAX_LETTER_BYTES is left out; its size and SHA-256 are in the headers then.
+    A body over MAX_INPUT_BYTES is left out; its size and SHA-256 are in the headers then.
     """
     source = {
         "topic": message.topic,
@@ -305,7 +304,7 @@ def dead_letter(message: Message, reject: Reject, extra: tuple[tuple[str, bytes]
         *extra,
         *((f"original-{name}", value) for name, value in message.headers),
     ]
-    body = message.value if len(message.value) <= MAX_LETTER_BYTES else b""
+    body = message.value if len(message.value) <= MAX_INPUT_BYTES else b""
     return Packet(DEAD_LETTERS, message.key, body, tuple(headers))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import fastavro
 
 from broker.errors import SchemaError
+from broker.message import MAX_INPUT_BYTES
 from broker.schemas import lsst_schema
 from broker.surveys.codecs import CODECS, TooLarge, decompress
 from broker.surveys.writer import WriterSchema, writer_schema
@@ -106,6 +107,8 @@ def frame(value: bytes, schemas: SchemaSource) -> Framed:
     """What a message's first bytes say.  Raises Damaged when they cannot be understood."""
     if not value:
         raise Damaged("empty", "the message has no bytes")
+    if len(value) > MAX_INPUT_BYTES:
+        raise Damaged("too_large", f"{len(value):,} bytes; at most {MAX_INPUT_BYTES:,} are read")
     if value.startswith(CONFLUENT_MAGIC):
         return _confluent_frame(value, schemas)
     return _HEADERS.find(value) or _HEADERS.read(value)

@@ -18,8 +18,8 @@ from confluent_kafka.admin import NewTopic
 
 from broker.client.send import Pace, Sender
 from broker.config import Settings
-from broker.kafka import MAX_INPUT_BYTES, admin, end_offsets, reader, start_offsets, topic_partitions
-from broker.message import Packet
+from broker.kafka import admin, end_offsets, reader, start_offsets, topic_partitions
+from broker.message import MAX_INPUT_BYTES, Packet
 from broker.simulate import simulate_lsst, simulate_ztf
 
 ZTF = [alert.value for alert in simulate_ztf(8, seed=11)]

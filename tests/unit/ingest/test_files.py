@@ -16,7 +16,7 @@ from data import shared_data
 from broker.errors import BrokerError
 from broker.ingest import files
 from broker.ingest.files import FilePacket, Unsent, find_files, read_packets, survey_name, with_surveys
-from broker.kafka import MAX_INPUT_BYTES
+from broker.message import MAX_INPUT_BYTES
 from broker.simulate import simulate_lsst, simulate_ztf
 
 ZTF = [alert.value for alert in simulate_ztf(5, seed=1)]

@@ -10,7 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from broker.message import MAX_INPUT_BYTES, Message
+from broker.publish.packets import dead_letter
 from broker.surveys.avro import Fault, LocalSchemas, Opened, open_message
+from broker.surveys.catalog import decode
 from broker.surveys.writer import writer_schema
 from tests.unit.surveys.samples import (
     SYNC,
@@ -266,3 +269,13 @@ def test_every_unreadable_packet_is_a_dead_letter() -> None:
     assert all(found.fault is not None for found in opened)
     # one holds a whole block with its sync marker before the damage: that alert counts
     assert [len(found.records) for found in opened if found.records] == [1]
+
+
+def test_a_message_over_the_limit_is_not_read() -> None:
+    large = Message("ztf_replay", 0, 0, 0, bytes(MAX_INPUT_BYTES + 1))
+    at_the_limit = Message("ztf_replay", 0, 1, 0, bytes(MAX_INPUT_BYTES))
+    rejects = decode([large, at_the_limit], LocalSchemas()).rejects
+    assert [reject.reason for reject in rejects] == ["too_large", "unknown_schema"]
+    letter = dead_letter(large, rejects[0])
+    assert letter.value == b""
+    assert dict(letter.headers)["size"] == b"16777217"
