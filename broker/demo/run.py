@@ -42,7 +42,7 @@ class Demo:
         ):
             settings = replace(on, metrics=replace(on.metrics, port=0))
             prepare(settings)
-            say("starting the pipeline ...")
+            say("starting the pipeline (the first time, its kernels are compiled: about half a minute) ...")
             self._supervisor = Supervisor(settings, Path(folder), on_start=self._started, on_tick=self._tick)
             self._server: MetricsServer | None = None
             self._view: View | None = None
