@@ -13,6 +13,7 @@ from broker.config import KafkaSettings
 from broker.errors import RetryBatch, WorkerFenced
 from broker.kafka import producer_options
 from broker.message import Packet
+from broker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,18 @@ TRANSACTION_TIMEOUT_MS = 10000
 _CALL_TIMEOUT_S = 15.0
 _PATIENCE_S = 120.0
 _POLL_EVERY = 500
+_SECOND_LOOK_S = 0.5
+_STUCK_S = 60.0
+"""A call that is told to end after _CALL_TIMEOUT_S and has not by now never will."""
+_TOPIC_FAULTS = (
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_RECORD,
+)
+"""Errors that are about one topic; all others are about the transaction, and say nothing of a topic."""
 
 
 class DeliveryFailed(RetryBatch):
@@ -35,6 +48,7 @@ class KafkaOutput:
 
     def __init__(self, kafka: KafkaSettings, transactional_id: str) -> None:
         self._failures: dict[str, str] = {}
+        self._watchdog = Watchdog()
         self._producer = Producer(
             producer_options(
                 kafka,
@@ -89,7 +103,7 @@ class KafkaOutput:
                 self._producer.poll(0)
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None and error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+        if error is not None and error.code() in _TOPIC_FAULTS:
             self._failures.setdefault(message.topic(), error.str())
 
     def _patiently(self, call: Callable[[], None], what: str) -> None:
@@ -97,7 +111,8 @@ class KafkaOutput:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                return call()
+                with self._watchdog.expecting(_STUCK_S, what):
+                    return call()
             except KafkaException as error:
                 cause = error.args[0]
                 if not cause.retriable() or time.monotonic() > deadline:
@@ -119,9 +134,18 @@ class KafkaOutput:
         raise RetryBatch(f"the transaction was aborted: {cause.str()}")
 
     def _missing(self, topics: set[str]) -> dict[str, str]:
-        """Topics that are gone: the coordinator refuses a transaction with them without saying which."""
-        try:
-            present = self._producer.list_topics(timeout=_CALL_TIMEOUT_S).topics
-        except KafkaException:
-            return {}
-        return {topic: "the topic does not exist" for topic in topics if topic not in present}
+        """Topics that are gone: the coordinator refuses a transaction with them without saying which.
+
+        Looked at twice: a broker that has just come up may not know all its topics yet.
+        """
+        missing = topics
+        for _ in range(2):
+            try:
+                present = self._producer.list_topics(timeout=_CALL_TIMEOUT_S).topics
+            except KafkaException:
+                return {}
+            missing = {topic for topic in missing if topic not in present}
+            if not missing:
+                break
+            time.sleep(_SECOND_LOOK_S)
+        return dict.fromkeys(missing, "the topic does not exist")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -55,8 +54,6 @@ with locked(Path({str(tmp_path / "a.lock")!r}), "doomed", 0):
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     holder.kill()
-    start = time.monotonic()
-    with locked(tmp_path / "a.lock", "heir", 5):
-        assert time.monotonic() - start < 5
-    holder.wait()
+    with locked(tmp_path / "a.lock", "heir", 5):  # raises if the dead holder still had it
+        holder.wait()
     holder.stdout.close()
