@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import fastavro
 import redis
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from broker.assemble import prepare
+from broker.client.send import Sender
 from broker.config import Settings
+from broker.errors import BrokerError
 from broker.history.redis import RedisStore
 from broker.kafka import (
     admin,
@@ -26,11 +25,11 @@ from broker.kafka import (
     producer_options,
     topic_partitions,
 )
-from broker.publish.records import FRAME_BYTES, LEDGER_SCHEMA
+from broker.ledger import ledger_records
+from broker.message import Packet
 from broker.supervisor import Supervisor
-from broker.topics import ALERTS, LEDGER, TopicSpec, input_spec
+from broker.topics import ALERTS, TopicSpec
 
-_LEDGER = fastavro.parse_schema(LEDGER_SCHEMA)
 _BATCH = 500
 
 
@@ -72,7 +71,6 @@ def end_to_end(
 ) -> EndToEnd:
     """Measure on servers that are this process's own: the cache is emptied before each repeat."""
     topic = "bench_input"
-    create_topics(admin(settings.kafka), [input_spec(topic, settings.topics)])
     _fill(settings, topic, packets)
     say(f"{len(packets):,} alerts of {sum(map(len, packets)) / len(packets) / 1024:.0f} kB are in Kafka")
     prepare(settings)
@@ -90,16 +88,11 @@ def end_to_end(
 
 
 def _fill(settings: Settings, topic: str, packets: Sequence[bytes]) -> None:
-    producer = Producer(producer_options(settings.kafka, **{"linger.ms": 20}))
+    """Every packet into the topic, acknowledged.  Raises BrokerError if one is not."""
+    sender = Sender(settings)
     for packet in packets:
-        while True:
-            try:
-                producer.produce(topic, packet)
-                break
-            except BufferError:
-                producer.poll(0.1)
-        producer.poll(0)
-    producer.flush()
+        sender.send(Packet(topic, None, packet))
+    sender.finish().check()
 
 
 def _pipeline_rate(settings: Settings, topic: str, group: str, workers: int, slots: Path) -> float:
@@ -107,14 +100,14 @@ def _pipeline_rate(settings: Settings, topic: str, group: str, workers: int, slo
     _empty(settings)
     run = replace(settings.run, group=group, workers=workers, topics=(topic,))
     changed = replace(settings, run=run, metrics=replace(settings.metrics, port=0))
-    before = len(_ledger(settings))
+    before = len(list(ledger_records(settings.kafka)))
     Supervisor(changed, slots, until_idle_s=1.0).run()
-    records = _ledger(settings)[before:]
+    records = list(ledger_records(settings.kafka))[before:]
     times = [record["committedAt"] / 1000 for record in records]
     alerts = [sum(c["count"] for c in record["counts"] if c["outcome"] == "in") for record in records]
     first = times.index(min(times))
     if max(times) == min(times):
-        raise RuntimeError("everything fitted into one transaction: measure with more alerts")
+        raise BrokerError("everything fitted into one transaction: measure with more --alerts")
     return float((sum(alerts) - alerts[first]) / (max(times) - min(times)))
 
 
@@ -163,10 +156,3 @@ def _published_bytes(settings: Settings) -> int:
     names = [name for name in topics if name.startswith(ALERTS)]
     partitions = [(name, part) for name in names for part in range(topics[name])]
     return sum(len(value) for value in committed_values(settings.kafka, partitions))
-
-
-def _ledger(settings: Settings) -> list[dict[str, Any]]:
-    return [
-        fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), _LEDGER, None)
-        for value in committed_values(settings.kafka, [(LEDGER, 0)])
-    ]

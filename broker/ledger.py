@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import fastavro
 
-from broker.config import Settings
+from broker.config import KafkaSettings, Settings
 from broker.errors import BrokerError
 from broker.kafka import (
     PartitionKey,
@@ -116,10 +116,16 @@ class _Account:
         return total
 
 
+def ledger_records(kafka: KafkaSettings, partitions: int = 1) -> Iterator[dict[str, Any]]:
+    """Every committed record of the ledger, as LEDGER_SCHEMA has it.  Raises BrokerError."""
+    for value in committed_values(kafka, [(LEDGER, part) for part in range(partitions)]):
+        record: Any = fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), _LEDGER, None)
+        yield record
+
+
 def _read_account(settings: Settings, partitions: int) -> _Account:
     account = _Account()
-    for value in committed_values(settings.kafka, [(LEDGER, part) for part in range(partitions)]):
-        record: Any = fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), _LEDGER, None)
+    for record in ledger_records(settings.kafka, partitions):
         account.transactions += 1
         for item in record["counts"]:
             account.counts[(item["survey"], item["outcome"], item["reason"])] += item["count"]
