@@ -21,6 +21,9 @@ _BYTES_A_CHILD_ROW = 256
 _BYTES_A_TEXT_BYTE = 32
 """One in so many bytes of a batch: more than the surveys' packets need, so that growing is rare."""
 _LEAST_ROWS = 64
+_BYTE = np.dtype(np.uint8)
+_MISSING = {"float": FLOAT_MISSING, "int": 0, "text": -1}
+_CODE = (1 << walk.CODE_BITS) - 1
 
 
 class Arena:
@@ -40,26 +43,24 @@ class Arena:
         return int(self._state[walk.ROWS])
 
     def read(
-        self, value: U8, start: int, end: int, count: int, number: int, program: Program
-    ) -> walk.WalkFault | None:
-        """Read the records of one message (see `walk.walk`); what stopped it, if anything did."""
+        self, value: bytes, start: int, end: int, count: int, number: int, program: Program
+    ) -> tuple[int, walk.WalkFault | None]:
+        """Read the records of one message (see `walk.walk`): how many were good, and what stopped it."""
+        data = np.frombuffer(value, _BYTE)
         while True:
-            operations = self._bound(program)
-            walk.walk(value, start, end, count, number, operations, self._ints, self._text, self._state)
-            code = int(self._state[walk.FAULT])
+            operations = self._bound.get(program)
+            if operations is None:
+                operations = self._bind(program)
+            told = walk.walk(data, start, end, count, number, operations, self._ints, self._text, self._state)
+            code = told & _CODE
             if code == walk.OK:
-                return None
+                return told >> walk.CODE_BITS, None
             if code == walk.GROW_ROWS:
                 self._grow_rows()
             elif code == walk.GROW_TEXT:
                 self._text = np.concatenate([self._text, np.empty_like(self._text)])
             else:
-                return walk.fault_of(self._state)
-
-    @property
-    def records_read(self) -> int:
-        """Good records of the message (or block) read last."""
-        return int(self._state[walk.RECORDS])
+                return told >> walk.CODE_BITS, walk.fault_of(code, self._state)
 
     def mark(self) -> I64:
         """What `back_to` needs to forget all that is read from here on."""
@@ -78,12 +79,12 @@ class Arena:
 
     def cutouts(self) -> I64:
         """(n, 3, 2) start and end of each cutout in its record; 0, 0 where there is none."""
-        count = len(self._plan.layout.cutouts)
         ranges: I64 = np.zeros((len(self), 3, 2), dtype=np.int64)
-        for number in range(count):
+        for number in range(len(self._plan.layout.cutouts)):
             place = self._slot(0, self._plan.cutouts + number)
-            start, size = np.where(place < 0, 0, place >> 32), np.where(place < 0, 0, place & 0xFFFF_FFFF)
-            ranges[:, number, 0], ranges[:, number, 1] = start, start + size
+            place = np.where(place < 0, 0, place)
+            start = np.right_shift(place, 32, out=ranges[:, number, 0])
+            np.add(start, place & 0xFFFF_FFFF, out=ranges[:, number, 1])
         return ranges
 
     def columns(self) -> RawColumns:
@@ -100,12 +101,10 @@ class Arena:
 
     def _column(self, table: int, item: Field, slots: range) -> npt.NDArray[Any]:
         """A field's column: of its paths' slots, the first that is not missing."""
-        used = [slot for slot in slots[1:] if (table, slot) in self._fallbacks]
         places = self._slot(table, slots[0])
-        if used:
-            missing = {"float": FLOAT_MISSING, "int": 0, "text": -1}[item.kind]
-            for slot in used:
-                places = np.where(places == missing, self._slot(table, slot), places)
+        for slot in slots[1:]:
+            if (table, slot) in self._fallbacks:
+                places = np.where(places == _MISSING[item.kind], self._slot(table, slot), places)
         if item.kind == "text":
             return self._texts(places)
         return places.view(np.float64) if item.kind == "float" else places
@@ -119,19 +118,19 @@ class Arena:
     # memory
 
     def _slot(self, table: int, slot: int) -> I64:
-        begin = self._bases[table] + slot * int(self._state[walk.CAPACITY + table])
-        return self._ints[begin : begin + int(self._state[walk.ROWS + table])]
+        begin = self._base.item(table) + slot * self._state.item(walk.CAPACITY + table)
+        return self._ints[begin : begin + self._state.item(walk.ROWS + table)]
 
     def _allocate(self) -> None:
         """New memory for the capacities in the state."""
-        self._bases, total = [], 0
-        for table, slots in enumerate(self._plan.slots):
-            self._bases.append(total)
-            total += slots * int(self._state[walk.CAPACITY + table])
-        self._ints: I64 = np.empty(total, dtype=np.int64)
-        capacity = int(self._state[walk.CAPACITY])
+        tables = len(self._plan.slots)
+        capacities = self._state[walk.CAPACITY : walk.CAPACITY + tables]
+        ends: I64 = np.cumsum(np.array(self._plan.slots) * capacities)
+        self._base: I64 = np.append(0, ends[:-1])
+        self._ints: I64 = np.empty(ends[-1], dtype=np.int64)
+        capacity = int(capacities[0])
         self._state[walk.META : walk.META + 4] = np.arange(4) * capacity
-        self._programs: dict[Program, I64] = {}
+        self._bound: dict[Program, I64] = {}
 
     def _grow_rows(self) -> None:
         """Twice the room in every table that is full: what is there moves."""
@@ -145,19 +144,14 @@ class Arena:
             for slot, values in enumerate(filled[table]):
                 self._slot(table, slot)[:] = values
 
-    def _bound(self, program: Program) -> I64:
+    def _bind(self, program: Program) -> I64:
         """A program's operations with places in this arena for slots."""
-        if program not in self._programs:
-            operations = program.operations.copy()
-            writes = program.table >= 0
-            table = program.table[writes]
-            capacity = self._state[walk.CAPACITY + table]
-            operations[writes, walk.TO] = (
-                np.array(self._bases)[table] + operations[writes, walk.TO] * capacity
-            )
-            self._programs[program] = operations
-            self._fallbacks |= program.fallbacks
-        return self._programs[program]
+        operations = program.operations.copy()
+        capacity, base = self._state[walk.CAPACITY + program.table], self._base[program.table]
+        operations[program.writes, walk.TO] = base + program.slot * capacity
+        self._bound[program] = operations
+        self._fallbacks |= program.fallbacks
+        return operations
 
 
 def warm_up() -> None:
@@ -168,5 +162,5 @@ def warm_up() -> None:
     if program is None:
         raise AssertionError("the smallest schema cannot be read")
     arena = Arena(layout, 1, 1)
-    arena.read(np.frombuffer(b"\x02x", dtype=np.uint8), 0, 2, 1, 0, program)
+    arena.read(b"\x02x", 0, 2, 1, 0, program)
     arena.columns()

@@ -360,10 +360,11 @@ class _Headers:
 
     def find(self, value: bytes) -> Framed | None:
         """The frame of a container whose header was seen before; None if it was not."""
-        for place, (header, framed) in enumerate(self._known):
+        known = self._known
+        for place, (header, framed) in enumerate(known):
             if value.startswith(header):
                 if place:
-                    self._known = [(header, framed), *(item for item in self._known if item[0] != header)]
+                    self._known = [known[place], *known[:place], *known[place + 1 :]]
                 return framed
         return None
 

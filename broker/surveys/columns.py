@@ -48,9 +48,9 @@ class ChildTable:
     fields: tuple[Field, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """All that is read of a survey's packets."""
+    """All that is read of a survey's packets.  Told apart by identity: programs are kept by it."""
 
     alert: tuple[Field, ...]
     children: tuple[ChildTable, ...]

@@ -73,13 +73,15 @@ def _slots(fields: Sequence[Field], first: int) -> tuple[tuple[tuple[Field, rang
 class Program:
     """What a writer schema does to a plan's arena.
 
-    operations : (k, WIDTH) int64; the column TO holds slots, which the arena turns into places
-    table      : (k,) the table of each operation that writes, -1 for the others
+    operations : (k, WIDTH) int64; the arena fills the column TO of those that write with places
+    writes     : (w,) the operations that write;  table, slot : (w,) where to
     fallbacks  : (table, slot) of every further path it fills, so that columns are combined only where needed
     """
 
     operations: I64
+    writes: I64
     table: I64
+    slot: I64
     fallbacks: frozenset[tuple[int, int]]
 
 
@@ -129,8 +131,10 @@ class _Compiler:
         self._record(self.schema.parsed, "")
         self._emit(walk.END)
         self._check_all_reached()
-        operations = np.array(self.rows, dtype=np.int64)
-        return Program(operations, np.array(self.tables, dtype=np.int64), frozenset(fallbacks))
+        operations, table = np.array(self.rows, dtype=np.int64), np.array(self.tables, dtype=np.int64)
+        writes = np.flatnonzero(table >= 0)
+        slot = operations[writes, walk.TO]
+        return Program(operations, writes, table[writes], slot, frozenset(fallbacks))
 
     # what goes where
 

@@ -89,9 +89,10 @@ class SurveyReader:
 
     def program(self, schema: WriterSchema) -> Program | None:
         """What the walk does with a writer schema; None if it is left to fastavro."""
-        if schema not in self._programs:
-            self._programs[schema] = program_of(schema, self._layout)
-        return self._programs[schema]
+        try:
+            return self._programs[schema]
+        except KeyError:
+            return self._programs.setdefault(schema, program_of(schema, self._layout))
 
     def read(self, number: int, value: bytes, framed: Framed) -> tuple[int, Fault | None] | None:
         """Walk a message's records: how many were good, and what was wrong with the one after them.
@@ -105,39 +106,41 @@ class SurveyReader:
             self._arena = Arena(self._layout, *self._room)
         if framed.codec in (None, "null"):
             count = 1 if framed.codec is None else -1
-            fault = self._walk(_Piece(number, value, framed.schema, 0), framed.start, count, program)
-            if fault is not None and fault.code == walk.LONG_TEXT:
-                return None
-            return self._arena.records_read, None if fault is None else _explain(fault, value, framed)
-        return self._read_blocks(number, value, framed, program)
+            piece = _Piece(number, value, framed.schema, 0)
+            good, fault = self._walk(self._arena, piece, framed.start, count, program)
+            if fault is None:
+                return good, None
+            return None if fault.code == walk.LONG_TEXT else (good, _explain(fault, value, framed))
+        return self._read_blocks(self._arena, number, value, framed, program)
 
     def _read_blocks(
-        self, number: int, value: bytes, framed: Framed, program: Program
+        self, arena: Arena, number: int, value: bytes, framed: Framed, program: Program
     ) -> tuple[int, Fault | None] | None:
         """The same for a container whose blocks are compressed."""
-        assert self._arena is not None
-        before = self._arena.mark()
+        before = arena.mark()
         good = 0
         try:
             for count, plain, start in plain_blocks(value, framed):
                 if not count:
                     continue
-                fault = self._walk(_Piece(number, plain, framed.schema, good), 0, count, program)
+                piece = _Piece(number, plain, framed.schema, good)
+                more, fault = self._walk(arena, piece, 0, count, program)
                 if fault is not None and fault.code == walk.LONG_TEXT:
-                    self._arena.back_to(before)
+                    arena.back_to(before)
                     return None
-                good += self._arena.records_read
+                good += more
                 if fault is not None:
                     return good, _damage(fault, good, f"in the plain data of the block at byte {start}")
         except Damaged as damage:
             return good, damage.fault
         return good, None
 
-    def _walk(self, piece: _Piece, start: int, count: int, program: Program) -> walk.WalkFault | None:
-        assert self._arena is not None
+    def _walk(
+        self, arena: Arena, piece: _Piece, start: int, count: int, program: Program
+    ) -> tuple[int, walk.WalkFault | None]:
+        number = len(self._pieces)
         self._pieces.append(piece)
-        data = np.frombuffer(piece.value, dtype=np.uint8)
-        return self._arena.read(data, start, len(data), count, len(self._pieces) - 1, program)
+        return arena.read(piece.value, start, len(piece.value), count, number, program)
 
     def add(self, number: int, records: Sequence[Record]) -> None:
         """Take a message's records as fastavro read them."""

@@ -35,6 +35,8 @@ NOT_NULLABLE = -1
     TRAILING, LONG_TEXT, MANY_ROWS, FRAME, GROW_ROWS, GROW_TEXT,
 ) = range(16)  # fmt: skip
 """What stopped a walk."""
+CODE_BITS = 4
+"""Bits of the number that a walk returns which say what stopped it."""
 FAULT_TEXT = {
     TRUNCATED: "the data end inside a value",
     LONG_NUMBER: "a number of more than 64 bits",
@@ -58,15 +60,15 @@ MAX_ROWS = 1_000_000
 """Items of one record's array: far above any history, far below harm."""
 SYNC_BYTES = 16
 
-FAULT, FAULT_AT, RECORD_AT, BLOCK_AT, RECORDS, TEXT_USED, FULL, META = 0, 1, 2, 3, 4, 5, 6, 7
+FAULT_AT, RECORD_AT, BLOCK_AT, RECORDS, TEXT_USED, FULL, META = range(7)
 ROWS = META + 4
 CAPACITY = ROWS + TABLES
 AT_MESSAGE = CAPACITY + TABLES
 AT_RECORD = AT_MESSAGE + TABLES + 1
 LEFT = AT_RECORD + TABLES + 1
 STATE_LENGTH = LEFT + LOOPS
-"""Places in the walk's state: the last fault, counters of rows and of text, and each as it was at the start
-of the message and of the record."""
+"""Places in the walk's state: where the last fault was, counters of rows and of text, and each of those as it
+was at the start of the message and of the record."""
 
 
 _OPTIONS = {"cache": True, "nogil": True, "_nrt": False}
@@ -78,7 +80,7 @@ _inlined = numba.njit(**_OPTIONS, forceinline=True)
 
 @_kernel
 def walk(value, start, end, count, number, program, ints, text, state):  # type: ignore[no-untyped-def]
-    """Read one message's records; state[FAULT] says what stopped it, OK if nothing did.
+    """Read one message's records: what stopped it (OK if nothing did) + how many were good << CODE_BITS.
 
     value   : (b,) uint8, the message (or a block's plain data)
     start, end, count : one block of `count` records that fill start:end; or, with count -1, the blocks of an
@@ -98,7 +100,7 @@ def walk(value, start, end, count, number, program, ints, text, state):  # type:
         code = _block(value, start, end, count, number, program, ints, text, state)
     if code in (GROW_ROWS, GROW_TEXT, LONG_TEXT):
         _restore(state, AT_MESSAGE)
-    state[FAULT] = code
+    return code | state[RECORDS] << CODE_BITS
 
 
 @_kernel
@@ -476,9 +478,9 @@ class WalkFault:
     index: int
 
 
-def fault_of(state: I64) -> WalkFault:
-    """The fault that a walk left in its state."""
-    code, at, record, block, index = (int(state[k]) for k in (FAULT, FAULT_AT, RECORD_AT, BLOCK_AT, RECORDS))
+def fault_of(code: int, state: I64) -> WalkFault:
+    """The fault of a walk that `code` stopped."""
+    at, record, block, index = (int(state[k]) for k in (FAULT_AT, RECORD_AT, BLOCK_AT, RECORDS))
     return WalkFault(code, at, record, block, index)
 
 
