@@ -1,0 +1,108 @@
+"""Fitted models as files that cannot run code: LightGBM's text, or ONNX with the scaling of its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+
+from broker.errors import BundleError
+
+F64 = npt.NDArray[np.float64]
+
+TEXT, ONNX, SCALING = ".txt", ".onnx", ".scaling.npz"
+"""Endings of a model's files; what comes before is the stage's name."""
+
+
+class Model(Protocol):
+    """Anything that gives each class a number that grows with its probability."""
+
+    def raw(self, matrix: F64) -> F64:
+        """(n, c): its softmax are the probabilities, not yet calibrated.  matrix : (n, k), NaN = unknown."""
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write what `load_model` reads."""
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Boosted trees of LightGBM; they take NaN as it is."""
+
+    booster: lightgbm.Booster
+
+    def raw(self, matrix: F64) -> F64:
+        """Sums of the trees' leaves; of two classes the booster knows one, and both get half."""
+        classes = max(2, self.booster.num_model_per_iteration())
+        if len(matrix) == 0:  # LightGBM refuses an empty matrix
+            return np.empty((0, classes))
+        found = np.asarray(self.booster.predict(matrix, raw_score=True, num_threads=1), dtype=np.float64)
+        return found if found.ndim == 2 else np.stack([-found / 2.0, found / 2.0], axis=1)
+
+    def save(self, folder: Path, name: str) -> None:
+        """As LightGBM's text."""
+        self.booster.save_model(str(folder / f"{name}{TEXT}"))
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Inputs made fit for models that know neither NaN nor heavy tails.
+
+    median, scale : (k,) of the training sample;  an unknown value becomes the median
+    """
+
+    median: F64
+    scale: F64
+
+    def apply(self, matrix: F64) -> npt.NDArray[np.float32]:
+        """(n, 2 k): inverse hyperbolic sine of the scaled values, then 1 where a value was unknown."""
+        unknown = ~np.isfinite(matrix)
+        scaled = np.arcsinh((np.where(unknown, self.median, matrix) - self.median) / self.scale)
+        return np.hstack([scaled, unknown]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Any model as ONNX whose output 'raw' is (n, c), on scaled inputs."""
+
+    content: bytes
+    scaling: Scaling
+    session: Any
+
+    def raw(self, matrix: F64) -> F64:
+        """What the ONNX graph makes of the scaled inputs."""
+        (found,) = self.session.run(["raw"], {"inputs": self.scaling.apply(matrix)})
+        return np.asarray(found, dtype=np.float64)
+
+    def save(self, folder: Path, name: str) -> None:
+        """As ONNX and npz."""
+        (folder / f"{name}{ONNX}").write_bytes(self.content)
+        np.savez(folder / f"{name}{SCALING}", median=self.scaling.median, scale=self.scaling.scale)
+
+
+def network(content: bytes, scaling: Scaling) -> Network:
+    """A model from the bytes of an ONNX file, on one thread.  Raises BundleError for anything else."""
+    import onnxruntime  # noqa: PLC0415  (0.1 s and 30 MB: only for bundles that hold such a model)
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no public base
+        raise BundleError(f"not an ONNX model that can be run: {error}") from error
+    return Network(content, scaling, session)
+
+
+def load_model(folder: Path, name: str) -> Model:
+    """The model of a stage in a bundle whose files have been checked.  Raises BundleError if it has none."""
+    if (folder / f"{name}{TEXT}").exists():
+        return Trees(lightgbm.Booster(model_file=str(folder / f"{name}{TEXT}")))
+    try:
+        with np.load(folder / f"{name}{SCALING}", allow_pickle=False) as arrays:
+            scaling = Scaling(arrays["median"], arrays["scale"])
+        return network((folder / f"{name}{ONNX}").read_bytes(), scaling)
+    except (OSError, KeyError, ValueError) as error:
+        raise BundleError(f"bundle {folder}: no model of stage {name!r}: {error}") from error
