@@ -21,6 +21,7 @@ import numpy as np
 from broker.batch import AlertBatch
 from broker.columns import build_table, filter_columns
 from broker.config import Settings
+from broker.context import CONTEXT_NAMES, context_matrix
 from broker.errors import RetryBatch
 from broker.features import catalog as features
 from broker.features.catalog import FEATURE_SPECS, extract, feature_set_hash
@@ -122,7 +123,8 @@ class Pipeline:
         with _timed(outcome, "features"):
             matrix, gated = self._features(known)
         with _timed(outcome, "scores"):
-            scores = self._scorer.score(matrix)
+            alerts = known.batch
+            scores = self._scorer.score(matrix, context_matrix(alerts.packet, alerts.ra, alerts.dec))
         with _timed(outcome, "filters"):
             table = build_table(
                 known.batch, (FEATURE_SPECS, matrix), (self._scorer.specs, scores), known.history_incomplete
@@ -240,7 +242,8 @@ def _count_published(
 def shipped_or_chosen_scorer(settings: Settings) -> Scorer:
     """The model bundle of the settings, checked against the features that this code computes."""
     folder = Path(settings.run.model) if settings.run.model else None
-    return load_scorer(folder, feature_names=[spec.name for spec in FEATURE_SPECS])
+    names = [spec.name for spec in FEATURE_SPECS]
+    return load_scorer(folder, feature_names=names, context_names=CONTEXT_NAMES)
 
 
 def warm_up(scorer: Scorer) -> None:
@@ -249,7 +252,7 @@ def warm_up(scorer: Scorer) -> None:
     merge.warm_up()
     history_recall.warm_up()
     features.warm_up()
-    scorer.score(np.full((1, len(FEATURE_SPECS)), np.nan))
+    scorer.score(np.full((1, len(FEATURE_SPECS)), np.nan), np.full((1, len(CONTEXT_NAMES)), np.nan))
     rows.warm_up()
 
 

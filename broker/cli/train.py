@@ -7,26 +7,44 @@ from typing import Annotated
 
 import typer
 
+from broker.errors import BrokerError
+
+Data = Annotated[
+    Path, typer.Option(help="Folder with photometry.parquet and labels.parquet.", show_default=False)
+]
+
 
 def train(
-    data: Annotated[
-        Path, typer.Option(help="Folder with photometry.parquet and labels.parquet.", show_default=False)
-    ],
+    data: Data,
     out: Annotated[Path, typer.Option(help="New folder for the bundle and its report.")] = Path("trained"),
+    task: Annotated[
+        list[str] | None, typer.Option(help="Train these stages only.", show_default=False)
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Fail if the folder cannot teach one of the stages.")
+    ] = False,
+    budget: Annotated[int, typer.Option(min=1, help="Settings to try of each kind of model.")] = 10,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bundle.")] = 1,
 ) -> None:
-    """Train the classifier and the anomaly forest, and write an honest report about them."""
+    """Train a bundle of models, and write an honest report about them."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress  # noqa: PLC0415
 
+    from broker.training.tasks.catalog import TASKS  # noqa: PLC0415
     from broker.training.train import train as run  # noqa: PLC0415
 
+    unknown = set(task or ()) - {item.name for item in TASKS}
+    if unknown:
+        raise BrokerError(f"no stage {sorted(unknown)}; there are {', '.join(item.name for item in TASKS)}")
+    tasks = [item for item in TASKS if not task or item.name in task]
     with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=1.0)
+        row = bar.add_task("training", total=1.0)
 
         def show(done: float, text: str) -> None:
-            bar.update(task, completed=done, description=text)
+            bar.update(row, completed=done, description=text)
 
-        report = run(data, out, seed=seed, progress=show)
+        report = run(data, out, tasks, seed=seed, budget=budget, every=every, progress=show)
+    for why in report.unfit.values():
+        print(f"left out: {why}")
     print(f"bundle: {report.bundle}\nreport: {report.page}")
     print(f"use it: broker run --model {report.bundle}")

@@ -12,17 +12,40 @@ from typing import Any
 from broker.errors import BundleError
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 """Version of the layout of the folder and of the manifest."""
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One model of a bundle.
+
+    parent : the family whose leaves it tells apart; '' for the stage that tells families apart
+    inputs : features or context columns, in the model's order
+    least_detections : with fewer the stage is not asked
+    temperature, bias, prior, quantiles : see `calibration.Calibration`
+    """
+
+    name: str
+    parent: str
+    kind: str
+    classes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    least_detections: int
+    temperature: float
+    bias: tuple[float, ...]
+    prior: tuple[float, ...]
+    quantiles: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What a bundle says about itself.
 
-    feature_names : the prefix of the feature catalogue that the model's matrix has, in order
-    classes : trained leaf -> the published labels that were counted as it
-    classifier_inputs, anomaly_inputs : which of the features each part looks at
+    feature_names : the prefix of the feature catalogue that the bundle was made for, in order
+    context_names : further columns that its stages look at
+    shares        : for each family the share of each leaf that is assumed where no stage tells them apart
+    anomaly_inputs : the features that the anomaly forest looks at
     training : figures of the training (sample sizes, settings, test results), for people
     """
 
@@ -32,8 +55,9 @@ class Manifest:
     survey: str
     feature_set_hash: str
     feature_names: tuple[str, ...]
-    classes: dict[str, tuple[str, ...]]
-    classifier_inputs: tuple[str, ...]
+    context_names: tuple[str, ...]
+    stages: tuple[StageSpec, ...]
+    shares: dict[str, dict[str, float]]
     anomaly_inputs: tuple[str, ...]
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -45,10 +69,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def read_manifest(folder: Path, feature_names: Sequence[str]) -> Manifest:
-    """The manifest of an intact bundle that fits the features given; BundleError otherwise.
+def read_manifest(folder: Path, feature_names: Sequence[str], context_names: Sequence[str]) -> Manifest:
+    """The manifest of an intact bundle that fits the columns given; BundleError otherwise.
 
-    feature_names : the catalogue of this version of the code; the bundle's list must be a prefix of it.
+    feature_names : the catalogue of this version of the code; the bundle's list must be a prefix of it
+    context_names : the context columns of this version; the bundle's must be among them
     """
     content = _content(folder)
     _check_files(folder, content.pop("files", {}))
@@ -59,17 +84,19 @@ def read_manifest(folder: Path, feature_names: Sequence[str]) -> Manifest:
             f"{folder / MANIFEST}: {error!r}; write the bundle again with broker train"
         ) from None
     _check_features(folder, manifest, feature_names)
+    unknown = [name for name in manifest.context_names if name not in context_names]
+    if unknown:
+        raise BundleError(f"bundle {folder}: this version has no columns {unknown}; train it again")
     return manifest
 
 
 def column_indices(manifest: Manifest, inputs: Sequence[str]) -> list[int]:
-    """Positions of some features in the bundle's matrix."""
-    position = {name: index for index, name in enumerate(manifest.feature_names)}
+    """Positions of some features or context columns in the bundle's matrix: features first."""
+    names = (*manifest.feature_names, *manifest.context_names)
+    position = {name: index for index, name in enumerate(names)}
     missing = [name for name in inputs if name not in position]
     if missing:
-        raise BundleError(
-            f"bundle {manifest.id}: inputs {missing} are not among its features; train it again"
-        )
+        raise BundleError(f"bundle {manifest.id}: inputs {missing} are not among its columns; train it again")
     return [position[name] for name in inputs]
 
 
@@ -85,9 +112,13 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 def _manifest(content: Mapping[str, Any]) -> Manifest:
-    lists = ("feature_names", "classifier_inputs", "anomaly_inputs")
-    classes = {leaf: tuple(labels) for leaf, labels in content["classes"].items()}
-    return Manifest(**{**content, "classes": classes, **{name: tuple(content[name]) for name in lists}})
+    lists = ("feature_names", "context_names", "anomaly_inputs")
+    stages = tuple(StageSpec(**{**stage, **_tuples(stage)}) for stage in content["stages"])
+    return Manifest(**{**content, "stages": stages, **{name: tuple(content[name]) for name in lists}})
+
+
+def _tuples(stage: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    return {name: tuple(value) for name, value in stage.items() if isinstance(value, list)}
 
 
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -32,8 +32,8 @@ class Calibration:
     def class_set(self, probabilities: F64) -> Mask:
         """(n, c) whether each class is in the row's set; the most probable one always is.
 
-        Of the objects of each class, 90 % have it in their set (split conformal prediction by class: Vovk
-        2012, JMLR W&CP 25, 475), if they are like those of the training sample.
+        Of the objects of each class, 95 % have it in their set, so 90 % after two stages (conformal
+        prediction by class: Vovk 2012, JMLR W&CP 25, 475), if they are like those of the training sample.
         """
         inside = 1.0 - probabilities <= self.quantiles
         if len(inside):

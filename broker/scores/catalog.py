@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from lightgbm.basic import LightGBMError
 
 from broker.errors import BundleError
 from broker.scores.anomaly import ANOMALY_SPECS, load_anomaly
 from broker.scores.bundle import Manifest, read_manifest
-from broker.scores.classifier import CLASSIFIER_SPECS, F64, load_classifier
+from broker.scores.stages import F64, STAGE_SPECS, load_stages
 from broker.table import ColumnSpec
 
 BUNDLES = Path(__file__).parent / "bundles"
-DEFAULT_BUNDLE = BUNDLES / "ztf-30day-v1"
+DEFAULT_BUNDLE = BUNDLES / "ztf-v2"
 """The bundle that is used when none is named."""
 
 
@@ -25,7 +24,7 @@ class Part(Protocol):
     """One kind of score, loaded."""
 
     def score(self, matrix: F64) -> F64:
-        """Its columns (n, s) for a feature matrix (n, k)."""
+        """Its columns (n, s) for a matrix (n, k) of the bundle's features, then its context columns."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Kind:
 
 
 SCORERS: list[Kind] = [
-    Kind("classifier", CLASSIFIER_SPECS, load_classifier),
+    Kind("stages", STAGE_SPECS, load_stages),
     Kind("anomaly", ANOMALY_SPECS, load_anomaly),
 ]
 
@@ -47,10 +46,14 @@ SCORE_SPECS: list[ColumnSpec] = [spec for kind in SCORERS for spec in kind.specs
 
 @dataclass(frozen=True)
 class Scorer:
-    """A loaded bundle: features in, the columns of SCORE_SPECS out."""
+    """A loaded bundle: features and context in, the columns of SCORE_SPECS out.
+
+    context : the bundle's context columns among those that are given
+    """
 
     manifest: Manifest
     parts: tuple[Part, ...]
+    context: list[int]
 
     @property
     def id(self) -> str:
@@ -72,10 +75,11 @@ class Scorer:
         """The columns that `score` returns: SCORE_SPECS, the same for every bundle."""
         return SCORE_SPECS
 
-    def score(self, matrix: F64) -> F64:
+    def score(self, matrix: F64, context: F64) -> F64:
         """Scores of a batch; a row's scores do not depend on its neighbours.
 
-        matrix : (n, k) features in the order of the catalogue, NaN where unknown.
+        matrix  : (n, k) features in the order of the catalogue, NaN where unknown
+        context : (n, c) the context columns that the scorer was loaded for, NaN where unknown
         Returns (n, len(SCORE_SPECS)); NaN for what the bundle does not know, never for want of features.
         """
         width = len(self.manifest.feature_names)
@@ -83,18 +87,23 @@ class Scorer:
             raise BundleError(
                 f"bundle {self.id} needs a matrix of {width} features, got shape {matrix.shape}"
             )
-        return np.hstack([part.score(matrix[:, :width]) for part in self.parts])
+        columns = np.hstack([matrix[:, :width], context[:, self.context]])
+        return np.hstack([part.score(columns) for part in self.parts])
 
 
-def load_scorer(path: Path | None = None, *, feature_names: Sequence[str]) -> Scorer:
+def load_scorer(
+    path: Path | None = None, *, feature_names: Sequence[str], context_names: Sequence[str]
+) -> Scorer:
     """The scorer of a bundle's folder, or of the shipped one.
 
-    feature_names : the feature catalogue's names in order; BundleError unless the bundle's list is a prefix
-    of it and every file is as it was sealed. Call `score` once on a row of NaN to compile before serving.
+    feature_names : the feature catalogue's names in order;  context_names : the context columns' in order
+    BundleError unless the bundle's features are a prefix of the first, its context columns are among the
+    second and every file is as it was sealed. Score a row of NaN once to compile before serving.
     """
     folder = path or DEFAULT_BUNDLE
-    manifest = read_manifest(folder, feature_names)
+    manifest = read_manifest(folder, feature_names, context_names)
+    context = [list(context_names).index(name) for name in manifest.context_names]
     try:
-        return Scorer(manifest, tuple(kind.load(folder, manifest) for kind in SCORERS))
-    except (OSError, KeyError, TypeError, ValueError, LightGBMError) as error:
+        return Scorer(manifest, tuple(kind.load(folder, manifest) for kind in SCORERS), context)
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"bundle {folder} is incomplete or damaged: {error!r}; get it anew") from None

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import lightgbm
 import numpy as np
 import numpy.typing as npt
 
 from broker.errors import BundleError
+from broker.scores.booster import Booster
 
 F64 = npt.NDArray[np.float64]
 
@@ -24,27 +24,21 @@ class Model(Protocol):
     def raw(self, matrix: F64) -> F64:
         """(n, c): its softmax are the probabilities, not yet calibrated.  matrix : (n, k), NaN = unknown."""
 
-    def save(self, folder: Path, name: str) -> None:
-        """Write what `load_model` reads."""
-
 
 @dataclass(frozen=True)
 class Trees:
     """Boosted trees of LightGBM; they take NaN as it is."""
 
-    booster: lightgbm.Booster
+    booster: Booster
 
     def raw(self, matrix: F64) -> F64:
-        """Sums of the trees' leaves; of two classes the booster knows one, and both get half."""
-        classes = max(2, self.booster.num_model_per_iteration())
-        if len(matrix) == 0:  # LightGBM refuses an empty matrix
-            return np.empty((0, classes))
-        found = np.asarray(self.booster.predict(matrix, raw_score=True, num_threads=1), dtype=np.float64)
-        return found if found.ndim == 2 else np.stack([-found / 2.0, found / 2.0], axis=1)
+        """Sums of the trees' leaves."""
+        return both_classes(self.booster.raw_scores(matrix))
 
-    def save(self, folder: Path, name: str) -> None:
-        """As LightGBM's text."""
-        self.booster.save_model(str(folder / f"{name}{TEXT}"))
+
+def both_classes(raw: F64) -> F64:
+    """(n, c) as (n, c), (n, 1) as (n, 2): of two classes a booster knows the second, and each gets half."""
+    return raw if raw.shape[1] > 1 else np.hstack([-raw / 2.0, raw / 2.0])
 
 
 @dataclass(frozen=True)
@@ -74,6 +68,8 @@ class Network:
 
     def raw(self, matrix: F64) -> F64:
         """What the ONNX graph makes of the scaled inputs."""
+        if len(matrix) == 0:  # some graphs refuse an empty matrix
+            return np.empty((0, self.session.get_outputs()[0].shape[1]))
         (found,) = self.session.run(["raw"], {"inputs": self.scaling.apply(matrix)})
         return np.asarray(found, dtype=np.float64)
 
@@ -99,7 +95,7 @@ def network(content: bytes, scaling: Scaling) -> Network:
 def load_model(folder: Path, name: str) -> Model:
     """The model of a stage in a bundle whose files have been checked.  Raises BundleError if it has none."""
     if (folder / f"{name}{TEXT}").exists():
-        return Trees(lightgbm.Booster(model_file=str(folder / f"{name}{TEXT}")))
+        return Trees(Booster(folder / f"{name}{TEXT}"))
     try:
         with np.load(folder / f"{name}{SCALING}", allow_pickle=False) as arrays:
             scaling = Scaling(arrays["median"], arrays["scale"])

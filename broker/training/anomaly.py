@@ -9,22 +9,19 @@ import numpy.typing as npt
 from sklearn.ensemble import IsolationForest
 
 from broker.scores.anomaly import Forest
-from broker.training.classifier import CLASSIFIER_INPUTS
 
 F64 = npt.NDArray[np.float64]
 
 TREES = 100
 SAMPLES_PER_TREE = 256
 
-_GROWS_WITH_HISTORY = ("age_days", "days_since_peak", "days_since_peak_g", "days_since_peak_r")
 ANOMALY_INPUTS = (
-    # Times would call every object strange that has been known for longer than a packet's history.
-    *(name for name in CLASSIFIER_INPUTS if name not in _GROWS_WITH_HISTORY),
-    "frac_negative",
-    "peak_mag_g",
-    "peak_mag_r",
-    "color_gr_err",
-)
+    # No times: they would call every object strange that has been known for longer than a packet's history.
+    "rise_rate_g", "rise_rate_r", "fade_rate_g", "fade_rate_r", "slope_g", "slope_r", "last_to_peak_g",
+    "last_to_peak_r", "amplitude_g", "amplitude_r", "skew_g", "skew_r", "excess_variance_g",
+    "excess_variance_r", "von_neumann_g", "von_neumann_r", "stetson_k_g", "stetson_k_r", "color_gr",
+    "color_gr_first", "color_gr_rate", "frac_negative", "peak_mag_g", "peak_mag_r", "color_gr_err",
+)  # fmt: skip
 """One survey, one source: brightness and sign give nothing away here."""
 
 

@@ -11,8 +11,8 @@ from broker.scores.calibration import Calibration, softmax
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-LEVEL = 0.9
-"""Share of the objects of a class whose set shall hold it."""
+LEVEL = 0.95
+"""Share of the objects of a class whose set shall hold it, at each of two stages: both hold 90 % of them."""
 _LEAST_OBJECTS = 50
 """A class with fewer objects takes the quantile of all such classes together."""
 _PULL = 0.01

@@ -1,31 +1,39 @@
-"""Is it the class that was learnt, or where the light curve came from?"""
+"""Is it the class that was learnt, or where the light curve came from? And does it hold elsewhere?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from broker.scores.classifier import softmax
-from broker.training.classifier import Settings, equal_weights, indices, raw_scores, recall, train_booster
-from broker.training.dataset import STREAM_SOURCE, Strings, Windows
-from broker.training.evaluate import Figure, bootstrap
+from broker.errors import BrokerError
+from broker.scores.calibration import softmax
+from broker.training.evaluate import Figure, balanced_accuracy
+from broker.training.kinds import Kind, Settings
+from broker.training.sample import Sample
+from broker.training.selection import folds, held_out_answers
 
-I64 = npt.NDArray[np.int64]
-
-FOLDS = 5
-MIN_GROUPS = 10
+LEAST_GROUPS = 10
 """A source or class with fewer objects is left out of a control."""
+
+TELLING = (
+    "n_det", "n_nights", "n_forced", "n_points", "last_limit", "forced_snr", "peak_mag", "last_mag",
+    "flux_", "_flux", "snr", "frac_negative", "limiting_mag", "exposure_time", "programid", "_id",
+)  # fmt: skip
+"""Parts of names of columns that tell a source by its cadence, depth or habits; no input may have one."""
+ALLOWED = ("fourier_amplitude",)
 
 
 @dataclass(frozen=True)
 class Control:
-    """One question, asked with the classifier's inputs and settings on training and validation objects."""
+    """One question, asked with the chosen kind, settings and inputs.
+
+    answers : what could be answered, with the number of objects of each
+    """
 
     question: str
-    answers: tuple[str, ...]
-    objects: list[int]
+    answers: dict[str, int]
     balanced_accuracy: Figure
 
     @property
@@ -34,60 +42,99 @@ class Control:
         return 1.0 / len(self.answers)
 
 
-def run_controls(windows: Windows, settings: Settings, seed: int) -> list[Control]:
-    """Source from the features, over all and within each class; class within the stream's own source."""
-    by_source = replace(windows, leaf=windows.source)
-    inside = windows.take(windows.source == STREAM_SOURCE)
+def check_inputs(inputs: Sequence[str]) -> None:
+    """BrokerError if an input tells the source rather than the class."""
+    bad = [name for name in inputs if name not in ALLOWED and any(part in name for part in TELLING)]
+    if bad:
+        raise BrokerError(
+            f"inputs {bad} tell surveys apart by cadence or depth; a stage may not look at them"
+        )
+
+
+def check_apart(first: Sample, second: Sample) -> None:
+    """BrokerError if two parts share an object: every figure would be worthless."""
+    shared = set(first.group.tolist()) & set(second.group.tolist())
+    if shared:
+        raise BrokerError(f"{len(shared)} objects are in two parts of the split, {sorted(shared)[0]!r} first")
+
+
+def source_controls(
+    sample: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int
+) -> list[Control]:
+    """Can the source be told from the inputs, over all and within each class? By cross-validation."""
+    by_source = replace(sample, label=sample.source)
     asked = [("Which source, over all classes?", by_source)]
-    for leaf in np.unique(windows.leaf):
-        asked.append((f"Which source, among {leaf}?", by_source.take(windows.leaf == leaf)))
-    asked.append((f"Which class, within {STREAM_SOURCE}?", inside))
-    controls = [ask(question, target, settings, seed) for question, target in asked]
-    return [control for control in controls if control is not None]
+    asked += [
+        (f"Which source, among {name}?", by_source.take(sample.label == name))
+        for name in np.unique(sample.label)
+    ]
+    found = [inside(question, part, inputs, kind, settings, seed) for question, part in asked]
+    return [control for control in found if control is not None]
 
 
-def ask(question: str, target: Windows, settings: Settings, seed: int) -> Control | None:
-    """Balanced accuracy by cross-validation over objects; None if fewer than two answers have enough objects.
-
-    target : windows whose `leaf` is the answer wanted.
-    """
-    names = [name for name in np.unique(target.leaf) if _groups(target, name) >= MIN_GROUPS]
+def inside(
+    question: str, sample: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int
+) -> Control | None:
+    """Cross-validation over the objects of a sample; None with fewer than two classes of enough objects."""
+    part, names = _common(sample, [sample])
     if len(names) < 2:
         return None
-    answers = tuple(str(name) for name in names)
-    target = target.take(np.isin(target.leaf, names))
-    rng = np.random.default_rng(seed)
-    fold = folds(target.group, rng)
-    probabilities = np.zeros((len(target), len(answers)))
-    for k in range(FOLDS):
-        held = fold == k
-        booster = train_booster(target.take(~held), answers, settings, seed)
-        probabilities[held] = softmax(raw_scores(booster, target.take(held)))
-    truth = indices(target.leaf, answers)
-    (figure,) = bootstrap(
-        lambda w: np.array([np.nanmean(recall(probabilities, truth, w))]),
-        truth,
-        target,
-        equal_weights(target.leaf, target.group),
-        rng,
+    x, y = part.columns(inputs), part.truth(names)
+    fold = folds(part.group, part.label, seed)
+    raw = held_out_answers(kind, settings, x, y, part.weights(), fold, len(names), seed)
+    figure = balanced_accuracy(softmax(raw), y, part, np.random.default_rng(seed))
+    return Control(question, _objects(part, names), figure)
+
+
+def across(sample: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int) -> list[Control]:
+    """For each source: its own objects by cross-validation, the others' by a model of it alone."""
+    found = []
+    sources = [str(name) for name in np.unique(sample.source)]
+    for source in sources:
+        own = sample.take(sample.source == source)
+        found.append(inside(f"within {source}", own, inputs, kind, settings, seed))
+        for other in sources:
+            if other != source:
+                found.append(_between(own, sample.take(sample.source == other), inputs, kind, settings, seed))
+    return [control for control in found if control is not None]
+
+
+def _between(
+    learnt: Sample, judged: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int
+) -> Control | None:
+    learnt = learnt.take(~np.isin(learnt.group, judged.group))
+    if len(learnt) == 0:
+        return None
+    question = f"{learnt.source[0]} -> {judged.source[0]}"
+    learnt, names = _common(learnt, [learnt, judged])
+    if len(names) < 2:
+        return None
+    judged = judged.take(np.isin(judged.label, names))
+    model = kind.fit(
+        learnt.columns(inputs), learnt.truth(names), learnt.weights(), len(names), settings, seed
     )
-    return Control(question, answers, [_groups(target, name) for name in answers], figure)
+    probabilities = softmax(model.raw(judged.columns(inputs)))
+    figure = balanced_accuracy(probabilities, judged.truth(names), judged, np.random.default_rng(seed))
+    return Control(question, _objects(judged, names), figure)
 
 
-def source_alone(windows: Windows, leaves: tuple[str, ...]) -> float:
+def source_alone(sample: Sample, classes: Sequence[str]) -> float:
     """Balanced accuracy of the best guess of a class from nothing but the name of the source."""
-    weight = equal_weights(windows.leaf, windows.group)
-    sources, code = np.unique(windows.source, return_inverse=True)
-    table = np.zeros((len(sources), len(leaves)))
-    np.add.at(table, (code, indices(windows.leaf, leaves)), weight)
-    return float(table.max(axis=1).sum())
+    sources, code = np.unique(sample.source, return_inverse=True)
+    table = np.zeros((len(sources), len(classes)))
+    np.add.at(table, (code, sample.truth(classes)), sample.weights())
+    return float(table.max(axis=1).sum() / table.sum())
 
 
-def folds(group: Strings, rng: np.random.Generator) -> I64:
-    """Fold number (w,) of each window: windows of one object share it."""
-    names, code = np.unique(group, return_inverse=True)
-    return np.asarray(rng.permutation(np.arange(len(names)) % FOLDS)[code])
+def _common(sample: Sample, both: Sequence[Sample]) -> tuple[Sample, list[str]]:
+    """Rows of the labels that all of `both` have enough objects of, and these labels."""
+    names = [
+        str(name)
+        for name in np.unique(sample.label)
+        if all(len(np.unique(part.group[part.label == name])) >= LEAST_GROUPS for part in both)
+    ]
+    return sample.take(np.isin(sample.label, names)), names
 
 
-def _groups(windows: Windows, leaf: str) -> int:
-    return len(np.unique(windows.group[windows.leaf == leaf]))
+def _objects(sample: Sample, names: Sequence[str]) -> dict[str, int]:
+    return {name: len(np.unique(sample.group[sample.label == name])) for name in names}

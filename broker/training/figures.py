@@ -18,9 +18,9 @@ def draw_confusion(path: Path, test: Evaluation) -> None:
     """Confusion matrix as an image."""
     figure, axes = _figure()
     axes.imshow(test.confusion, vmin=0, vmax=1, cmap="Blues")
-    ticks = range(len(test.leaves))
-    axes.set_xticks(ticks, test.leaves, rotation=45)
-    axes.set_yticks(ticks, [f"{leaf} ({n})" for leaf, n in zip(test.leaves, test.objects, strict=True)])
+    ticks = range(len(test.classes))
+    axes.set_xticks(ticks, test.classes, rotation=45)
+    axes.set_yticks(ticks, [f"{leaf} ({n})" for leaf, n in zip(test.classes, test.objects, strict=True)])
     for i in ticks:
         for j in ticks:
             ink = "white" if test.confusion[i, j] > 0.5 else "black"
@@ -34,23 +34,23 @@ def draw_reliability(path: Path, test: Evaluation) -> None:
     """Accuracy against confidence: on the diagonal where the model knows how sure it may be."""
     figure, axes = _figure()
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    axes.plot(test.reliability[:, 0], test.reliability[:, 1], marker="o")
+    axes.plot(test.balanced.reliability[:, 0], test.balanced.reliability[:, 1], marker="o")
     axes.set_xlabel("confidence in the most probable class")
     axes.set_ylabel("fraction right (equal classes)")
-    axes.set_title(f"ECE {test.ece}")
+    axes.set_title(f"calibration error {test.balanced.ece:.3f}")
     _save(figure, path)
 
 
-def draw_detections(path: Path, test: Evaluation) -> None:
-    """Balanced accuracy as detections come in."""
+def draw_nights(path: Path, test: Evaluation) -> None:
+    """Balanced accuracy as nights come in."""
     figure, axes = _figure()
-    labels = [subset.label for subset in test.by_detections]
-    values = np.array([[f.value, f.low, f.high] for f in (s.balanced_accuracy for s in test.by_detections)])
+    labels = [subset.label for subset in test.by_nights]
+    values = np.array([[f.value, f.low, f.high] for f in (s.balanced_accuracy for s in test.by_nights)])
     spread = np.maximum(np.abs(values[:, 1:] - values[:, :1]), 0.0).T
     axes.errorbar(range(len(labels)), values[:, 0], yerr=spread, marker="o")
-    axes.axhline(1 / len(test.leaves), color="grey", linestyle=":")
+    axes.axhline(1 / len(test.classes), color="grey", linestyle=":")
     axes.set_xticks(range(len(labels)), labels)
-    axes.set_xlabel("detections in the window")
+    axes.set_xlabel("nights with a detection")
     axes.set_ylabel("balanced accuracy (dotted: a guess)")
     axes.set_ylim(0, 1)
     _save(figure, path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import lightgbm
 import numpy as np
@@ -18,12 +19,21 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from broker.scores.models import Model, Scaling, Trees, network
+from broker.scores.models import TEXT, Model, Scaling, both_classes, network
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Settings = Mapping[str, Any]
-Fit = Callable[[F64, I64, F64, int, Settings, int], Model]
+
+
+class Fitted(Model, Protocol):
+    """A model that can be kept."""
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write what `broker.scores.models.load_model` reads."""
+
+
+Fit = Callable[[F64, I64, F64, int, Settings, int], Fitted]
 """(features (n, k), class (n,), weight (n,), number of classes, settings, seed) to a model."""
 
 
@@ -41,7 +51,27 @@ class Kind:
     fit: Fit
 
 
-def _boosted(x: F64, y: I64, weight: F64, classes: int, settings: Settings, seed: int) -> Model:
+@dataclass(frozen=True)
+class Boosted:
+    """Boosted trees as LightGBM's own package has them."""
+
+    booster: lightgbm.Booster
+
+    def raw(self, matrix: F64) -> F64:
+        """Sums of the trees' leaves (n, c)."""
+        found = np.asarray(self.booster.predict(matrix, raw_score=True, num_threads=1), dtype=np.float64)
+        return both_classes(found.reshape(len(matrix), -1))
+
+    def save(self, folder: Path, name: str) -> None:
+        """As LightGBM's text."""
+        self.booster.save_model(str(folder / f"{name}{TEXT}"))
+
+    def gains(self) -> F64:
+        """(k,) by how much each input lowered the loss."""
+        return np.asarray(self.booster.feature_importance("gain"), dtype=np.float64)
+
+
+def _boosted(x: F64, y: I64, weight: F64, classes: int, settings: Settings, seed: int) -> Fitted:
     several = {"objective": "multiclass", "num_class": classes} if classes > 2 else {"objective": "binary"}
     parameters: dict[str, Any] = {
         **several,
@@ -54,7 +84,7 @@ def _boosted(x: F64, y: I64, weight: F64, classes: int, settings: Settings, seed
         "verbose": -1,
     }
     data = lightgbm.Dataset(x, y, weight=weight, free_raw_data=False)
-    return Trees(lightgbm.train(parameters, data, int(settings["trees"])))
+    return Boosted(lightgbm.train(parameters, data, int(settings["trees"])))
 
 
 def _scaling(x: F64) -> Scaling:
@@ -69,7 +99,7 @@ def _scaling(x: F64) -> Scaling:
 def _through_onnx(make: Callable[[Settings, int], ClassifierMixin]) -> Fit:
     """Fit a scikit-learn classifier on scaled inputs and keep its ONNX form, which is what will be served."""
 
-    def fit(x: F64, y: I64, weight: F64, classes: int, settings: Settings, seed: int) -> Model:
+    def fit(x: F64, y: I64, weight: F64, classes: int, settings: Settings, seed: int) -> Fitted:
         scaling = _scaling(x)
         model = make(settings, seed)
         rows = _resampled(weight, seed) if isinstance(model, MLPClassifier) else slice(None)
@@ -164,7 +194,7 @@ KINDS: list[Kind] = [
             "hidden_layer_sizes": ((32,), (64,), (32, 32)),
             "alpha": (1e-3, 1e-2, 1e-1, 1.0),
             "learning_rate_init": (1e-3, 3e-3),
-            "max_iter": (60, 200),
+            "max_iter": (150, 500),
         },
         _through_onnx(lambda s, seed: MLPClassifier(**s, random_state=seed)),
     ),

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.scores.calibration import Calibration, softmax
-from broker.scores.models import Model
 from broker.training.calibrate import calibrate
-from broker.training.kinds import KINDS, Kind, Settings
+from broker.training.kinds import KINDS, Fitted, Kind, Settings
 from broker.training.sample import Sample
 
 F64 = npt.NDArray[np.float64]
@@ -50,7 +49,7 @@ class Chosen:
     classes: tuple[str, ...]
     inputs: tuple[str, ...]
     candidate: Candidate
-    model: Model
+    model: Fitted
     calibration: Calibration
     held_out: F64
     candidates: list[Candidate]

@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import lightgbm
 import numpy as np
-import sklearn
 
+from broker.context import CONTEXT_NAMES
 from broker.errors import BrokerError
 from broker.features.catalog import FEATURES, feature_set_hash
 from broker.scores.anomaly import FOREST_FILE, Forest, save_forest
-from broker.scores.bundle import Manifest, write_manifest
-from broker.scores.classifier import CALIBRATION_FILE, MODEL_FILE
-from broker.scores.taxonomy import LEAVES
+from broker.scores.bundle import Manifest, StageSpec, write_manifest
+from broker.scores.taxonomy import FAMILIES, FAMILY_OF
 from broker.training.anomaly import ANOMALY_INPUTS, grow
-from broker.training.card import Results, card, pooled
-from broker.training.classifier import CLASSIFIER_INPUTS, GRID, Fitted, Settings, equal_weights, fit
-from broker.training.controls import run_controls, source_alone
-from broker.training.dataset import (
-    F64,
-    I64,
-    LABELS,
-    MIN_GROUPS,
-    STREAM_SOURCE,
-    Detections,
-    Windows,
-    feature_indices,
-    load_detections,
-    windows,
-)
+from broker.training.baselines import baselines
+from broker.training.card import card
+from broker.training.controls import across, check_apart, check_inputs, source_alone, source_controls
+from broker.training.dataset import STREAM_SOURCE, Windows, feature_indices, load_detections, windows
 from broker.training.evaluate import Evaluation, evaluate
 from broker.training.report import write_report
-from broker.training.split import PARTS, Split, split_groups
+from broker.training.results import Results, StageResult
+from broker.training.sample import F64, Sample
+from broker.training.selection import BUDGET, LEAST_GROUPS, Chosen, choose, folds
+from broker.training.task import Task
 
-NAME = "ztf-30day"
-VERSION = "1"
+NAME = "ztf"
+VERSION = "2"
 WINDOWS_PER_OBJECT = 6
+_TEST_FOLDS = 5
 
 Progress = Callable[[float, str], None]
 """Called with the fraction done, 0..1, and what is being done."""
@@ -50,84 +41,166 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What a training run leaves: the bundle's folder, the report's page, the figures on the test part."""
+    """What a training run leaves: the bundle's folder, the report's page, and all results."""
 
     bundle: Path
     page: Path
-    test: Evaluation
     results: Results
+    unfit: dict[str, str]
+    """Tasks that the folder cannot teach, and why."""
+
+
+class Unteachable(BrokerError):
+    """The folder holds too little for a task."""
 
 
 def train(
     data: Path,
     out: Path,
+    tasks: Sequence[Task],
     *,
     seed: int = 1,
+    budget: int = BUDGET,
+    every: bool = False,
     progress: Progress | None = None,
-    grid: tuple[Settings, ...] = GRID,
 ) -> Report:
-    """Train on a folder of labelled light curves; write `out/<bundle>` and `out/report`.
+    """Train the tasks that a folder of light curves can teach; write `out/<bundle>` and `out/report`.
 
-    data : folder with `labels.parquet` and `photometry.parquet`;  seed : all chance in the run comes from it.
+    data : folder with `labels.parquet` and `photometry.parquet`;  seed : all chance in the run comes from it
+    budget : settings tried of each kind of model;  every : an error if a task cannot be taught
     Two runs with one seed give the same files, but for the manifest's date. BrokerError for unfit data.
     """
     tell = progress or (lambda fraction, text: None)
     folder = check_ready(out)
-    split_rng, window_rng, test_rng, forest_rng = np.random.default_rng(seed).spawn(4)
     tell(0.0, "reading light curves")
-    detections = load_detections(data)
-    leaves, objects = trainable(detections)
-    split = split_groups(detections.group[objects], detections.leaf[objects], split_rng)
-    tell(0.1, "cutting windows")
-    parts = cut_parts(detections, objects, split, window_rng)
-    known = join(parts["training"], parts["validation"])
+    stages, unfit = [], {}
+    for number, task in enumerate(tasks):
 
-    def step(done: int) -> None:
-        tell(0.3 + 0.3 * done / len(grid), f"candidate {done} of {len(grid)}")
+        def step(fraction: float, text: str, number: int = number, name: str = task.name) -> None:
+            tell(0.9 * (number + fraction) / len(tasks), f"{name}: {text}")
 
-    fitted = fit(parts["training"], parts["validation"], leaves, grid, seed, step)
-    tell(0.6, "asking for the source")
-    controls = run_controls(known, fitted.settings, seed)
-    tell(0.8, "growing the isolation forest")
-    stream = stream_windows(detections, split, forest_rng)
+        try:
+            stages.append(train_stage(task, data, seed, budget, step))
+        except Unteachable as error:
+            unfit[task.name] = str(error)
+    if unfit and (every or not stages):
+        raise BrokerError("; ".join(unfit.values()))
+    tell(0.92, "growing the isolation forest")
+    stream = stream_windows(data, np.random.default_rng(seed))
     forest, strangeness = grow_forest(stream, seed)
-    tell(0.9, "evaluating on the test part")
     results = Results(
         name=f"{NAME}-v{VERSION}",
-        leaves=leaves,
-        parts=parts,
-        untaught=untaught_answers(detections, fitted, window_rng),
-        fitted=fitted,
-        test=evaluate(fitted.probabilities(parts["test"]), parts["test"], leaves, test_rng),
-        controls=controls,
-        source_alone=source_alone(known, leaves),
+        seed=seed,
+        stages=stages,
+        shares=leaf_shares(stages),
         anomaly_objects=len(np.unique(stream.group)),
         anomaly_quantiles=tuple(np.quantile(strangeness, [0.05, 0.5, 0.95, 0.99]).tolist()),
     )
-    write_bundle(folder, results, forest, provenance(data, seed, results))
+    tell(0.95, "writing the report")
+    write_bundle(folder, results, forest, provenance(data, results))
     page = write_report(out / "report", results)
     tell(1.0, "done")
-    return Report(folder, page, results.test, results)
+    return Report(folder, page, results, unfit)
 
 
 def check_ready(out: Path) -> Path:
-    """Folder for the bundle; BrokerError if it has files already, or if the report could not be drawn."""
-    if find_spec("matplotlib") is None:
-        raise BrokerError("training draws its report: pip install 'transient-broker[train]'")
+    """Folder for the bundle; BrokerError if it has files already, or if a library is missing."""
+    missing = [name for name in ("matplotlib", "onnx", "skl2onnx") if find_spec(name) is None]
+    if missing:
+        raise BrokerError(f"training needs {', '.join(missing)}: pip install 'transient-broker[train]'")
     folder = out / f"{NAME}-v{VERSION}"
     if folder.exists() and any(folder.iterdir()):
         raise BrokerError(f"{folder} is not empty; a bundle is never written over: give another folder")
     return folder
 
 
-def cut_parts(
-    detections: Detections, objects: I64, split: Split, rng: np.random.Generator
-) -> dict[str, Windows]:
-    """The windows of each part's objects."""
-    group = detections.group[objects]
-    return {
-        part: windows(detections, objects[split.mask(part, group)], WINDOWS_PER_OBJECT, rng) for part in PARTS
-    }
+def train_stage(
+    task: Task, data: Path, seed: int, budget: int, step: Progress = lambda fraction, text: None
+) -> StageResult:
+    """Choose on the development part, judge once on the test part, and ask the control questions.
+
+    A fifth of the objects of each class is the test part. The rest is development: its folds serve, in turn,
+    as validation to choose hyper-parameters and kind, to calibrate and to size the class sets.
+    """
+    check_inputs(task.inputs)
+    step(0.0, "reading light curves")
+    sample = task.samples(data)
+    classes = learnable(sample, task)
+    labelled = sample.take(np.isin(sample.label, classes))
+    held = folds(labelled.group, labelled.label, seed, _TEST_FOLDS) == 0
+    learnt, test = labelled.take(~held), labelled.take(held)
+    check_apart(learnt, test)
+
+    def tried(done: int, whole: int) -> None:
+        step(0.1 + 0.6 * done / whole, f"candidate {done} of {whole}")
+
+    chosen = choose(learnt, classes, task.inputs, seed=seed, budget=budget, step=tried)
+    step(0.7, "evaluating on the test part")
+    test_figures = judge(chosen, test, seed)
+    simple = baselines(learnt, test, classes, task.inputs, task.parametric, seed)
+    step(0.8, "asking for the source")
+    kind, settings = chosen.candidate.kind, chosen.candidate.settings
+    return StageResult(
+        task=task,
+        chosen=chosen,
+        learnt=learnt,
+        test=test,
+        figures=test_figures,
+        baselines=simple,
+        controls=source_controls(learnt, task.inputs, kind, settings, seed),
+        across=across(labelled, task.inputs, kind, settings, seed),
+        source_alone=source_alone(learnt, classes),
+        left_out=left_out(sample, classes),
+    )
+
+
+def judge(chosen: Chosen, sample: Sample, seed: int) -> Evaluation:
+    """The one evaluation on a part that played no role before."""
+    raw = chosen.model.raw(sample.columns(chosen.inputs))
+    return evaluate(raw, chosen.calibration, sample, chosen.classes, np.random.default_rng(seed))
+
+
+def learnable(sample: Sample, task: Task) -> tuple[str, ...]:
+    """The task's classes with enough objects; Unteachable if they are fewer than two."""
+    counts = {name: len(np.unique(sample.group[sample.label == name])) for name in task.classes}
+    classes = tuple(name for name, count in counts.items() if count >= LEAST_GROUPS)
+    if len(classes) < 2:
+        raise Unteachable(
+            f"{task.name}: only {len(classes)} classes have {LEAST_GROUPS} objects or more; is it the right "
+            f"folder? It has {counts}"
+        )
+    return classes
+
+
+def left_out(sample: Sample, classes: Sequence[str]) -> dict[str, int]:
+    """Labels that no class was made of, with their number of objects."""
+    names = [str(name) for name in np.unique(sample.label) if name and name not in classes]
+    return {name: len(np.unique(sample.group[sample.label == name])) for name in names}
+
+
+def leaf_shares(stages: Sequence[StageResult]) -> dict[str, dict[str, float]]:
+    """For each family of the family stage the shares of its leaves, where no stage tells them apart.
+
+    All its leaves alike: the labelled samples say nothing about how frequent they are in the stream.
+    """
+    families = [name for stage in stages if not stage.task.parent for name in stage.chosen.classes]
+    within = {stage.task.parent: stage.chosen.classes for stage in stages if stage.task.parent}
+    shares = {}
+    for family in families:
+        leaves = within.get(family, FAMILIES[family])
+        shares[family] = {leaf: 1.0 / len(leaves) for leaf in leaves if FAMILY_OF[leaf] == family}
+    return shares
+
+
+def stream_windows(data: Path, rng: np.random.Generator) -> Windows:
+    """Windows of every object of the stream's source, labelled or not."""
+    detections = load_detections(data)
+    stream = np.flatnonzero(detections.source == STREAM_SOURCE)
+    if not len(stream):
+        raise BrokerError(
+            f"no light curve of source {STREAM_SOURCE!r}: the anomaly score needs the real stream"
+        )
+    return windows(detections, stream, WINDOWS_PER_OBJECT, rng)
 
 
 def grow_forest(stream: Windows, seed: int) -> tuple[Forest, F64]:
@@ -137,58 +210,14 @@ def grow_forest(stream: Windows, seed: int) -> tuple[Forest, F64]:
     return forest, forest.anomaly(columns)
 
 
-def trainable(detections: Detections) -> tuple[tuple[str, ...], I64]:
-    """The leaves with at least MIN_GROUPS objects, and the indices of their objects."""
-    counts = {leaf: len(np.unique(detections.group[detections.leaf == leaf])) for leaf in LEAVES}
-    leaves = tuple(leaf for leaf, count in counts.items() if count >= MIN_GROUPS)
-    if len(leaves) < 2:
-        raise BrokerError(
-            f"only {len(leaves)} classes have {MIN_GROUPS} objects or more; is it the right folder? "
-            f"It has {counts}"
-        )
-    return leaves, np.flatnonzero(np.isin(detections.leaf, leaves))
-
-
-def untaught_answers(
-    detections: Detections, fitted: Fitted, rng: np.random.Generator
-) -> dict[str, tuple[int, F64]]:
-    """Label to number of objects and mean probabilities (c,), for the labels that no class was made of."""
-    known = [label for label, leaf in LABELS.items() if leaf in fitted.leaves]
-    others = np.flatnonzero((detections.label != "") & ~np.isin(detections.label, known))
-    seen = windows(detections, others, WINDOWS_PER_OBJECT, rng)
-    answers = {}
-    for label in np.unique(seen.label):
-        own = seen.take(seen.label == label)
-        weight = equal_weights(own.label, own.group)
-        mean = np.average(fitted.probabilities(own), axis=0, weights=weight)
-        answers[str(label)] = (len(np.unique(own.group)), mean)
-    return answers
-
-
-def stream_windows(detections: Detections, split: Split, rng: np.random.Generator) -> Windows:
-    """Windows of every object of the stream's source, labelled or not, but for the test part's objects."""
-    stream = (detections.source == STREAM_SOURCE) & ~split.mask("test", detections.group)
-    if not stream.any():
-        raise BrokerError(
-            f"no light curve of source {STREAM_SOURCE!r}: the anomaly score needs the real stream"
-        )
-    return windows(detections, np.flatnonzero(stream), WINDOWS_PER_OBJECT, rng)
-
-
-def join(first: Windows, second: Windows) -> Windows:
-    """Windows of two parts one after the other."""
-    names = Windows.__dataclass_fields__
-    return Windows(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in names))
-
-
 def write_bundle(folder: Path, results: Results, forest: Forest, training: dict[str, object]) -> None:
-    """Write the classifier, its calibration, the forest and the card, then seal the folder."""
+    """Write the stages' models, the forest and the card, then seal the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    fitted = results.fitted
     save_forest(folder / FOREST_FILE, forest)
-    fitted.booster.save_model(str(folder / MODEL_FILE))
-    (folder / CALIBRATION_FILE).write_text(json.dumps({"temperature": fitted.temperature}) + "\n")
+    for stage in results.stages:
+        stage.chosen.model.save(folder, stage.task.name)
     (folder / "card.md").write_text(card(results))
+    names = {name for stage in results.stages for name in stage.chosen.inputs}
     manifest = Manifest(
         id=NAME,
         version=VERSION,
@@ -196,33 +225,63 @@ def write_bundle(folder: Path, results: Results, forest: Forest, training: dict[
         survey="ztf",
         feature_set_hash=feature_set_hash(),
         feature_names=tuple(feature.name for feature in FEATURES),
-        classes=pooled(results.leaves),
-        classifier_inputs=CLASSIFIER_INPUTS,
+        context_names=tuple(name for name in CONTEXT_NAMES if name in names),
+        stages=tuple(stage_spec(stage) for stage in results.stages),
+        shares=results.shares,
         anomaly_inputs=ANOMALY_INPUTS,
         training=training,
     )
     write_manifest(folder, manifest)
 
 
-def provenance(data: Path, seed: int, results: Results) -> dict[str, object]:
+def stage_spec(stage: StageResult) -> StageSpec:
+    """What the manifest says of a stage."""
+    chosen, calibration = stage.chosen, stage.chosen.calibration
+    return StageSpec(
+        name=stage.task.name,
+        parent=stage.task.parent,
+        kind=chosen.candidate.kind.name,
+        classes=chosen.classes,
+        inputs=chosen.inputs,
+        least_detections=stage.task.least_detections,
+        temperature=calibration.temperature,
+        bias=tuple(calibration.bias.tolist()),
+        prior=tuple(calibration.prior.tolist()),
+        quantiles=tuple(calibration.quantiles.tolist()),
+    )
+
+
+def provenance(data: Path, results: Results) -> dict[str, object]:
     """What one needs to make the bundle again, and what it is worth in figures."""
-    test = results.test
     return {
-        "seed": seed,
-        "settings": asdict(results.fitted.settings),
-        "temperature": results.fitted.temperature,
+        "seed": results.seed,
         "data": {name: _sha256(data / name) for name in ("labels.parquet", "photometry.parquet")},
-        "libraries": {"lightgbm": lightgbm.__version__, "scikit-learn": sklearn.__version__},
-        "objects": {part: len(np.unique(chosen.group)) for part, chosen in results.parts.items()},
+        "libraries": {name: version(name) for name in ("lightgbm", "scikit-learn")},
+        "stages": {stage.task.name: _summary(stage) for stage in results.stages},
+    }
+
+
+def _summary(stage: StageResult) -> dict[str, object]:
+    test = stage.figures
+    return {
+        "kind": stage.chosen.candidate.kind.name,
+        "settings": dict(stage.chosen.candidate.settings),
+        "objects": {"development": _objects(stage.learnt), "test": _objects(stage.test)},
         "test": {
             "balanced_accuracy": asdict(test.balanced_accuracy),
             "log_loss": asdict(test.log_loss),
             "brier": asdict(test.brier),
-            "ece": asdict(test.ece),
-            "recall": {leaf: asdict(own) for leaf, own in zip(test.leaves, test.recall, strict=True)},
+            "ece": test.balanced.ece,
+            "coverage": asdict(test.coverage),
+            "recall": {leaf: asdict(own) for leaf, own in zip(test.classes, test.recall, strict=True)},
         },
-        "source_alone_balanced_accuracy": results.source_alone,
+        "baselines": {item.name: item.balanced_accuracy.value for item in stage.baselines},
+        "source_alone_balanced_accuracy": stage.source_alone,
     }
+
+
+def _objects(sample: Sample) -> int:
+    return len(np.unique(sample.group))
 
 
 def _sha256(path: Path) -> str:

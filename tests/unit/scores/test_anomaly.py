@@ -22,8 +22,9 @@ MANIFEST = Manifest(
     survey="ztf",
     feature_set_hash="",
     feature_names=INPUTS,
-    classes={},
-    classifier_inputs=INPUTS,
+    context_names=(),
+    stages=(),
+    shares={},
     anomaly_inputs=INPUTS,
 )
 

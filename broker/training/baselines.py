@@ -1,0 +1,85 @@
+"""What a model must beat: the commonest class, boosted trees on ten features, a fitted model's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from broker.training.calibrate import calibrate
+from broker.training.evaluate import Figure, balanced_accuracy, log_loss
+from broker.training.kinds import KINDS, LINEAR, Boosted, Kind, Settings
+from broker.training.sample import F64, I64, Sample
+from broker.training.selection import folds, held_out_answers
+
+TEN = 10
+_MIDDLING = {"trees": 80, "learning_rate": 0.06, "num_leaves": 8, "min_data_in_leaf": 10}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """How a simple model does on the test part."""
+
+    name: str
+    balanced_accuracy: Figure
+    log_loss: float
+
+
+def baselines(
+    learnt: Sample,
+    test: Sample,
+    classes: Sequence[str],
+    inputs: Sequence[str],
+    parametric: Sequence[str],
+    seed: int,
+) -> list[Baseline]:
+    """The three baselines, fitted to `learnt` and judged on `test`."""
+    majority = np.full((len(test), len(classes)), 1.0 / len(classes))
+    boosted = KINDS[0]
+    ten = _most_used(learnt, classes, inputs, boosted, seed)
+    found = [
+        _judged("majority", majority, test, classes, seed),
+        _judged(
+            f"LightGBM on {len(ten)} features",
+            _fitted(boosted, _MIDDLING, learnt, test, classes, ten, seed), test, classes, seed,
+        ),
+    ]  # fmt: skip
+    if parametric:
+        probabilities = _fitted(LINEAR, {"C": 0.3}, learnt, test, classes, parametric, seed)
+        found.append(_judged("parametric fit", probabilities, test, classes, seed))
+    return found
+
+
+def _most_used(
+    sample: Sample, classes: Sequence[str], inputs: Sequence[str], kind: Kind, seed: int
+) -> list[str]:
+    """The ten inputs that boosted trees gain most by."""
+    model = kind.fit(
+        sample.columns(inputs), sample.truth(classes), sample.weights(), len(classes), _MIDDLING, seed
+    )
+    assert isinstance(model, Boosted)
+    return [inputs[place] for place in np.argsort(-model.gains(), kind="stable")[:TEN]]
+
+
+def _fitted(
+    kind: Kind,
+    settings: Settings,
+    learnt: Sample,
+    test: Sample,
+    classes: Sequence[str],
+    inputs: Sequence[str],
+    seed: int,
+) -> F64:
+    x, y, weight = learnt.columns(inputs), learnt.truth(classes), learnt.weights()
+    fold = folds(learnt.group, learnt.label, seed)
+    held_out = held_out_answers(kind, settings, x, y, weight, fold, len(classes), seed)
+    calibration = calibrate(held_out, y, weight, learnt.group)
+    model = kind.fit(x, y, weight, len(classes), settings, seed)
+    return calibration.probabilities(model.raw(test.columns(inputs)))
+
+
+def _judged(name: str, probabilities: F64, test: Sample, classes: Sequence[str], seed: int) -> Baseline:
+    truth: I64 = test.truth(classes)
+    figure = balanced_accuracy(probabilities, truth, test, np.random.default_rng(seed))
+    return Baseline(name, figure, log_loss(probabilities, truth, test.weights()))

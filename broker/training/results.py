@@ -1,0 +1,50 @@
+"""All that a training run found out: what the card and the report tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.training.baselines import Baseline
+from broker.training.controls import Control
+from broker.training.evaluate import Evaluation
+from broker.training.sample import Sample
+from broker.training.selection import Chosen
+from broker.training.task import Task
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage.
+
+    learnt, test : the development and the test part;  figures : on the test part
+    across       : within each source, and from each to each other, all objects
+    source_alone : balanced accuracy of the best guess from the name of the source
+    left_out     : labels that no class was made of, with their number of objects
+    """
+
+    task: Task
+    chosen: Chosen
+    learnt: Sample
+    test: Sample
+    figures: Evaluation
+    baselines: list[Baseline]
+    controls: list[Control]
+    across: list[Control]
+    source_alone: float
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The run.
+
+    shares : for each family the shares of its leaves that are assumed where no stage tells them apart
+    anomaly_quantiles : 5 %, 50 %, 95 % and 99 % of the anomaly score over the windows it was grown on
+    """
+
+    name: str
+    seed: int
+    stages: list[StageResult]
+    shares: dict[str, dict[str, float]]
+    anomaly_objects: int
+    anomaly_quantiles: tuple[float, ...]

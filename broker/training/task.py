@@ -1,0 +1,35 @@
+"""What is to be learnt: one task a module in `tasks/`, one stage of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.training.sample import Sample
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage to train.
+
+    parent     : the family whose leaves it tells apart; '' for the families themselves
+    classes    : those it may learn; a class with too few objects is left out
+    inputs     : features and context columns it looks at
+    parametric : inputs of the baseline that only knows a fitted model's parameters
+    sources    : of the labelled folder, that it can judge
+    least_detections : with fewer it is not asked
+    samples, last_states, early_states : rows of a labelled folder: to learn from; of every object as it is
+                 last seen; of every object after its first detections
+    """
+
+    name: str
+    parent: str
+    classes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    parametric: tuple[str, ...]
+    sources: tuple[str, ...]
+    least_detections: int
+    samples: Callable[[Path], Sample]
+    last_states: Callable[[Path], Sample]
+    early_states: Callable[[Path], Sample]
