@@ -41,6 +41,31 @@ PACKET_COLUMNS = (
     ColumnSpec("ss_rate", "deg / day", "predicted sky motion of the associated solar-system object"),
     ColumnSpec("fwhm_arcsec", "arcsec", "width of the detection or of the seeing, as the packet gives it"),
     ColumnSpec("programid", "", "ZTF programme: 1 public, 2 and 3 private; NaN elsewhere"),
+    ColumnSpec(
+        "host_sep_arcsec",
+        "arcsec",
+        "distance to the nearest galaxy-like source the packet names (ZTF: of three)",
+    ),
+    ColumnSpec("host_mag", "AB mag", "r magnitude of that galaxy-like source"),
+    ColumnSpec(
+        "nucleus_offset_arcsec",
+        "arcsec",
+        "distance to the nearest source of the reference image: a galaxy's nucleus, or the star itself",
+    ),
+    ColumnSpec(
+        "position_scatter_arcsec",
+        "arcsec",
+        "rms distance of the packet's detections, its own included, from their mean place; NaN below 2",
+    ),
+    *(
+        ColumnSpec(
+            f"counterpart_mag_{band}",
+            "AB mag",
+            f"{band} magnitude of the nearest catalogued source (ZTF: in Pan-STARRS 1's system)",
+        )
+        for band in "griz"
+    ),
+    ColumnSpec("neargaia_mag", "mag", "G magnitude (Gaia's, Vega) of the nearest Gaia source"),
 )
 """Numbers about the detection that a survey's packet may carry; NaN where it does not."""
 

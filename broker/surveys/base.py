@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.astro.bands import NO_BAND, band_index
+from broker.astro.sky import ARCSEC_PER_DEGREE
 from broker.batch import PACKET_COLUMNS, AlertBatch
 from broker.lightcurves import FLAG_UNUSED, LIMIT, POINT, LightCurves, Points, empty_points
 from broker.message import Message
@@ -191,6 +192,33 @@ def join_rows(own: Points, groups: Sequence[tuple[Points, I64]]) -> LightCurves:
     starts = np.zeros(len(own) + 1, dtype=np.int64)
     np.cumsum(np.bincount(rows, minlength=len(own)), out=starts[1:])
     return LightCurves(points[order], starts)
+
+
+def position_scatter_arcsec(ra: F64, dec: F64, earlier_ra: F64, earlier_dec: F64, row: I64) -> F64:
+    """How far an alert's detections lie from their mean place: small for a star, large for what moves.
+
+    ra, dec : (n,) [deg] of the alerts;  earlier_ra, earlier_dec : (m,) [deg] of their earlier detections, NaN
+    for one that is not to count;  row : (m,) the alert that each of these belongs to
+    Returns (n,) [arcsec]: root of the mean squared distance from the mean, over the alert's own detection and
+    the earlier ones; NaN for fewer than 2. In the plane that touches the sky at the alert: good for
+    minutes of arc.
+
+    >>> one = np.array([180.0])
+    >>> position_scatter_arcsec(one, one * 0, np.array([180.0]), np.array([2 / 3600]), np.array([0])).round(6)
+    array([1.])
+    """
+    known = np.isfinite(earlier_ra) & np.isfinite(earlier_dec)
+    row = row[known]
+    # from -180 to 180 degrees, so that 0 h is like any other place
+    east = (earlier_ra[known] - ra[row] + 180.0) % 360.0 - 180.0
+    x = east * np.cos(np.radians(dec[row])) * ARCSEC_PER_DEGREE
+    y = (earlier_dec[known] - dec[row]) * ARCSEC_PER_DEGREE
+    count = 1.0 + np.bincount(row, minlength=len(ra))
+    mean_x, mean_y, mean_square = (
+        np.bincount(row, values, len(ra)) / count for values in (x, y, x * x + y * y)
+    )
+    variance = np.maximum(mean_square - mean_x**2 - mean_y**2, 0.0)
+    return without(np.sqrt(variance), count < 2.0)
 
 
 def packet_columns(length: int, given: dict[str, F64]) -> dict[str, F64]:

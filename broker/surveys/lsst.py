@@ -2,6 +2,9 @@
 
 Fluxes are difference fluxes in nJy with their sign (isNegative is not read: it disagrees for dipoles);
 times are MJD, TAI, mid-exposure. Nearly everything may be null.
+
+Nothing is said of a host or of a counterpart: nearbyObj* (up to 7.4) held ids and distances of objects of any
+kind, without brightness, and is in no real packet seen; extendedness is the detection's own.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ from broker.surveys.base import (
     make_points,
     not_negative,
     packet_columns,
+    position_scatter_arcsec,
     positive,
+    without,
 )
 from broker.surveys.columns import Child, ChildTable, Field, Layout, RawColumns
 
@@ -51,6 +56,8 @@ _FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 _HISTORY = (
     Field("dia_source_id", "int", ("diaSourceId",)),
     Field("time", "float", ("midpointMjdTai", "midPointTai")),
+    Field("ra", "float", ("ra",)),
+    Field("dec", "float", ("dec", "decl")),
     Field("band", "text", ("band", "filterName")),
     Field("psf_flux", "float", ("psfFlux", "psFlux")),
     Field("psf_flux_err", "float", ("psfFluxErr", "psFluxErr")),
@@ -225,8 +232,18 @@ def _packet(raw: RawColumns, psf_flux: F64, psf_flux_err: F64, unit_njy: float) 
             "trail_length_arcsec": not_negative(raw["trail_length"]),
             "ss_rate": positive(raw["ss_rate"]),
             "fwhm_arcsec": _fwhm_arcsec(raw["ixx"], raw["iyy"]),
+            "position_scatter_arcsec": _detections_scatter(raw),
         },
     )
+
+
+def _detections_scatter(raw: RawColumns) -> F64:
+    """Scatter of the place of the alert's detections; withdrawn ones do not count.  Returns (n,) [arcsec]."""
+    history = raw.children["history"]
+    row = history.row
+    repeated = history["dia_source_id"] == raw["dia_source_id"][row]
+    ra = without(history["ra"], repeated | (_withdrawn(history["time_withdrawn"]) != 0))
+    return position_scatter_arcsec(raw["ra"], raw["dec"], ra, history["dec"], row)
 
 
 def _separation_arcsec(raw: RawColumns) -> F64:

@@ -69,6 +69,8 @@ LAYOUT = Layout(
                 Field("candid", "int", ("candid",)),
                 Field("stackquadid", "int", ("stackquadid",)),
                 Field("jd", "float", ("jd",)),
+                Field("ra", "float", ("ra",)),
+                Field("dec", "float", ("dec",)),
                 Field("magpsf", "float", ("magpsf",)),
                 Field("sigmapsf", "float", ("sigmapsf",)),
                 Field("isdiffpos", "text", ("isdiffpos",)),
@@ -145,6 +147,7 @@ def _packet(raw: RawColumns, psf_flux: F64, psf_flux_err: F64, status: U8) -> di
             "star_sep_arcsec": without(not_negative(raw["tmdist1"]), none_near),
             "solar_system.sep_arcsec": without(raw["ssdistnr"], ~moving),
             "solar_system.v_mag_predicted": without(positive(raw["ssmagnr"]), ~moving),
+            "position_scatter_arcsec": ztf.detections_scatter(raw),
         },
     )
 

@@ -45,6 +45,9 @@ FID_BAND = {1: "y", 2: "J", 3: "H"}
 AB_BAND = "y"
 """The band whose magnitudes are AB; the others' are Vega's."""
 
+TWICE = "sgmag1"
+"""A field that the packets' schema has twice: not read, for it is nowhere said which is meant."""
+
 LAYOUT = Layout(
     alert=(
         Field("dia_source_id", "int", ("candid",)),
@@ -61,9 +64,10 @@ LAYOUT = Layout(
         Field("isdiffpos", "float", ("candidate.isdiffpos",)),
         Field("diffmaglim", "float", ("candidate.diffmaglim",)),
         Field("reliability", "float", ("candidate.rb",)),
-        Field("sgscore1", "float", ("candidate.sgscore1",)),
-        Field("distpsnr1", "float", ("candidate.distpsnr1",)),
+        Field("distnr", "float", ("candidate.distnr",)),
+        *(item for item in ztf.PS1_FIELDS if item.name != TWICE),
         Field("neargaia", "float", ("candidate.neargaia",)),
+        Field("maggaia", "float", ("candidate.maggaia",)),
         Field("neargaiabright", "float", ("candidate.neargaiabright",)),
         Field("ssdistnr", "float", ("candidate.ssdistnr",)),
         Field("ssmagnr", "float", ("candidate.ssmagnr",)),
@@ -77,6 +81,8 @@ LAYOUT = Layout(
                 Field("candid", "int", ("candid",)),
                 Field("jd", "float", ("jd",)),
                 Field("fid", "int", ("fid",)),
+                Field("ra", "float", ("ra",)),
+                Field("dec", "float", ("dec",)),
                 Field("magpsf", "float", ("magpsf",)),
                 Field("sigmapsf", "float", ("sigmapsf",)),
                 Field("isdiffpos", "float", ("isdiffpos",)),
@@ -152,6 +158,10 @@ def _packet(raw: RawColumns, psf_flux: F64, psf_flux_err: F64, status: U8, band:
             "bright_star_sep_arcsec": not_negative(raw["neargaiabright"]),
             "solar_system.sep_arcsec": without(raw["ssdistnr"], ~moving),
             "solar_system.v_mag_predicted": without(positive(raw["ssmagnr"]), ~moving),
+            "nucleus_offset_arcsec": not_negative(raw["distnr"]),
+            "neargaia_mag": positive(raw["maggaia"]),
+            "position_scatter_arcsec": ztf.detections_scatter(raw),
+            **ztf.ps1_columns(raw, "riz"),
         },
     )
 

@@ -45,6 +45,7 @@ from broker.surveys.base import (
     not_negative,
     numbered_bands,
     packet_columns,
+    position_scatter_arcsec,
     positive,
     without,
 )
@@ -65,6 +66,21 @@ _NO_FLUX_DN = -90_000.0
 """Forced photometry at or below this is the sentinel -99999, not a flux."""
 _LONGEST_EXPOSURE_S = 3600.0
 
+PS1_SOURCES = 3
+"""Nearest Pan-STARRS 1 sources that a packet names, the nearest first."""
+GALAXY_LIKE = 0.5
+"""Star/galaxy score (1 star, 0 galaxy) below which a source is taken for a galaxy; at just this it is unknown
+(Tachibana & Miller 2018, PASP 130, 128001)."""
+PS1_FIELDS = (
+    *(Field(f"s{band}mag1", "float", (f"candidate.s{band}mag1",)) for band in "giz"),
+    *(
+        Field(f"{name}{number}", "float", (f"candidate.{name}{number}",))
+        for number in range(1, PS1_SOURCES + 1)
+        for name in ("srmag", "sgscore", "distpsnr")
+    ),
+)
+"""What of the Pan-STARRS sources is read."""
+
 LAYOUT = Layout(
     alert=(
         Field("dia_source_id", "int", ("candid",)),
@@ -83,9 +99,9 @@ LAYOUT = Layout(
         Field("reliability", "float", ("candidate.drb", "candidate.rb")),
         Field("magnr", "float", ("candidate.magnr",)),
         Field("distnr", "float", ("candidate.distnr",)),
-        Field("sgscore1", "float", ("candidate.sgscore1",)),
-        Field("distpsnr1", "float", ("candidate.distpsnr1",)),
+        *PS1_FIELDS,
         Field("neargaia", "float", ("candidate.neargaia",)),
+        Field("maggaia", "float", ("candidate.maggaia",)),
         Field("neargaiabright", "float", ("candidate.neargaiabright",)),
         Field("ssdistnr", "float", ("candidate.ssdistnr",)),
         Field("ssmagnr", "float", ("candidate.ssmagnr",)),
@@ -103,6 +119,8 @@ LAYOUT = Layout(
                 Field("exptime", "float", ("exptime",)),
                 Field("fid", "int", ("fid",)),
                 Field("programid", "int", ("programid",)),
+                Field("ra", "float", ("ra",)),
+                Field("dec", "float", ("dec",)),
                 Field("magpsf", "float", ("magpsf",)),
                 Field("sigmapsf", "float", ("sigmapsf",)),
                 Field("isdiffpos", "text", ("isdiffpos",)),
@@ -197,8 +215,49 @@ def _packet(raw: RawColumns, psf_flux: F64, psf_flux_err: F64, status: U8) -> di
             "solar_system.v_mag_predicted": without(positive(raw["ssmagnr"]), ~moving),
             "fwhm_arcsec": positive(raw["fwhm"]) * PIXEL_SCALE_ARCSEC,
             "programid": raw["programid"].astype(np.float64),
+            "nucleus_offset_arcsec": not_negative(raw["distnr"]),
+            "neargaia_mag": positive(raw["maggaia"]),
+            "position_scatter_arcsec": detections_scatter(raw),
+            **ps1_columns(raw),
         },
     )
+
+
+def ps1_columns(raw: RawColumns, bands: str = "griz") -> dict[str, F64]:
+    """Host and counterpart (in some bands), from the three nearest Pan-STARRS sources; below 0 is unknown."""
+    host_sep, host_mag = nearest_galaxy(
+        *(
+            np.stack([raw[f"{name}{number}"] for number in range(1, PS1_SOURCES + 1)])
+            for name in ("sgscore", "distpsnr", "srmag")
+        )
+    )
+    counterpart = {f"counterpart_mag_{band}": positive(raw[f"s{band}mag1"]) for band in bands}
+    return {"host_sep_arcsec": host_sep, "host_mag": host_mag, **counterpart}
+
+
+def nearest_galaxy(score: F64, separation: F64, mag: F64) -> tuple[F64, F64]:
+    """Distance and magnitude of the nearest galaxy-like of some sources.
+
+    score : (k, n) 1 star .. 0 galaxy;  separation : (k, n) [arcsec];  mag : (k, n); below 0 is unknown
+    Returns (n,) [arcsec] and (n,) [mag]; NaN where none is like a galaxy, or its magnitude is not known.
+    """
+    likely = (score >= 0.0) & (score < GALAXY_LIKE) & (separation >= 0.0)
+    reach = np.where(likely, separation, np.inf)
+    nearest = reach.argmin(axis=0)[None]
+    found = np.take_along_axis(reach, nearest, axis=0)[0]
+    host_mag = positive(np.take_along_axis(mag, nearest, axis=0)[0])
+    return finite(found), without(host_mag, np.isinf(found))
+
+
+def detections_scatter(raw: RawColumns) -> F64:
+    """Scatter of the place of the alert's detections.  Returns (n,) [arcsec].
+
+    Limits do not count, nor the alert itself where its history repeats it.
+    """
+    history = raw.children["history"]
+    row, candid = history.row, history["candid"]
+    other = (candid != 0) & (candid != raw["dia_source_id"][row])
+    return position_scatter_arcsec(raw["ra"], raw["dec"], without(history["ra"], ~other), history["dec"], row)
 
 
 def _points(raw: RawColumns, own: Points, source: Source) -> LightCurves:

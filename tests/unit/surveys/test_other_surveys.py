@@ -158,6 +158,9 @@ def test_winter_columns() -> None:
     batch, records = read(winter_values(), "winter")
     own = [record["candidate"] for record in records]
     assert batch.packet["exposure_time_s"].tolist() == [120.0] * len(own)
+    for band in "riz":
+        mags = [np.nan if (mag := c.get(f"s{band}mag1")) is None else mag for c in own]
+        np.testing.assert_allclose(batch.packet[f"counterpart_mag_{band}"], mags, rtol=1e-6)
     given = np.array([c["diffmaglim"] for c in own])
     np.testing.assert_allclose(batch.packet["limiting_mag"], to_ab(given, batch.band), rtol=1e-9)
     stars = np.array([c["distpsnr1"] for c in own], dtype=float)

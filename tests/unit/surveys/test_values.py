@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 
 from broker.batch import PACKET_COLUMNS, AlertBatch
+from broker.surveys import ztf
 from broker.surveys.avro import LocalSchemas
+from broker.surveys.base import position_scatter_arcsec
 from broker.surveys.catalog import decode
 from tests.unit.surveys import oracle
 from tests.unit.surveys.samples import (
@@ -21,7 +24,9 @@ from tests.unit.surveys.samples import (
     few_ztf,
     lsst_values,
     messages,
+    pgir_values,
     read_packet,
+    winter_values,
     ztf_values,
 )
 
@@ -95,6 +100,8 @@ def test_ztf_packet_columns() -> None:
     for row, record in enumerate(records):
         expected = _ztf_packet(record["candidate"])
         for spec in PACKET_COLUMNS:
+            if spec.name == "position_scatter_arcsec":
+                continue
             want = expected.get(spec.name, np.nan)
             np.testing.assert_allclose(
                 batch.packet[spec.name][row], want, rtol=1e-6, err_msg=f"{record['candid']} {spec.name}"
@@ -125,7 +132,65 @@ def _ztf_packet(c: dict[str, Any]) -> dict[str, float]:
         "solar_system.v_mag_predicted": _known(c["ssmagnr"]) if moving else np.nan,
         "fwhm_arcsec": c["fwhm"] * 1.012,
         "programid": c["programid"],
+        **_ztf_neighbours(c),
     }
+
+
+def _ztf_neighbours(c: dict[str, Any]) -> dict[str, float]:
+    """Host, counterpart and nearest Gaia star."""
+    sources = [(c[f"distpsnr{k}"], c[f"sgscore{k}"], c[f"srmag{k}"]) for k in (1, 2, 3) if f"sgscore{k}" in c]
+    galaxies = [one for one in sources if None not in one[:2] and one[0] >= 0 and 0 <= one[1] < 0.5]
+    separation, _, mag = min(galaxies, default=(np.nan, np.nan, np.nan))
+    return {
+        "host_sep_arcsec": separation,
+        "host_mag": _known(mag),
+        "nucleus_offset_arcsec": _known(c["distnr"]),
+        "neargaia_mag": _known(c.get("maggaia")),
+        **{f"counterpart_mag_{band}": _known(c[f"s{band}mag1"]) for band in "griz"},
+    }
+
+
+def _places(record: dict[str, Any], own: str, history: str, identity: str) -> list[SkyCoord]:
+    """Places of an alert's detections, each once."""
+    earlier = [p for p in record.get(history) or [] if p[identity] and p[identity] != record[own][identity]]
+    kept = [p for p in earlier if not (p.get("timeWithdrawnMjdTai") or 0.0) > 0.0]
+    return [SkyCoord(p["ra"], _declination(p), unit="deg") for p in (record[own], *kept)]
+
+
+def _declination(point: dict[str, Any]) -> float:
+    return float(oracle._get(point, "dec", "decl"))
+
+
+def _scatter(places: list[SkyCoord]) -> float:
+    """Root mean square distance from the mean direction, by astropy's vectors."""
+    if len(places) < 2:
+        return np.nan
+    vectors = np.array([place.cartesian.xyz.value for place in places])
+    centre = SkyCoord(*vectors.mean(axis=0), representation_type="cartesian")
+    apart = [
+        place.separation(SkyCoord(centre.spherical.lon, centre.spherical.lat)).arcsec for place in places
+    ]
+    return float(np.sqrt(np.mean(np.square(apart))))
+
+
+SCATTERS = {
+    "ztf": (ztf_values, "candidate", "prv_candidates", "candid"),
+    "pgir": (pgir_values, "candidate", "prv_candidates", "candid"),
+    "winter": (winter_values, "candidate", "prv_candidates", "candid"),
+    "lsst": (lsst_values, "diaSource", "prvDiaSources", "diaSourceId"),
+    "elasticc": (elasticc_values, "diaSource", "prvDiaSources", "diaSourceId"),
+}
+
+
+@pytest.mark.parametrize("survey", SCATTERS)
+def test_scatter_of_the_place_is_astropys(survey: str) -> None:
+    """Few alerts of each survey, but with histories of every length."""
+    values, *names = SCATTERS[survey]
+    chosen = values()[:: max(1, len(values()) // 40)]
+    batch = _batch(chosen, survey)
+    expected = [_scatter(_places(record, *names)) for record in _records(chosen)]
+    got = batch.packet["position_scatter_arcsec"]
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-4)
 
 
 def test_ztf_reliability_is_drb_else_rb() -> None:
@@ -180,6 +245,19 @@ def test_elasticc_fluxes_are_snana_units() -> None:
     assert set(batch.solar_system_status.tolist()) == {3}
 
 
+def test_elasticc_host() -> None:
+    values = elasticc_values()
+    batch = _batch(values, "elasticc")
+    hosts = [record["diaObject"] for record in _records(values)]
+    apart = [_known(host.get("hostgal_snsep")) for host in hosts]
+    np.testing.assert_allclose(batch.packet["host_sep_arcsec"], apart, rtol=1e-6)
+    for band in "griz":
+        mags = [host.get(f"hostgal_mag_{band}", np.nan) for host in hosts]
+        mags = [np.nan if mag == 999.0 else mag for mag in mags]
+        np.testing.assert_allclose(batch.packet[f"counterpart_mag_{band}"], mags, rtol=1e-6)
+    np.testing.assert_array_equal(batch.packet["host_mag"], batch.packet["counterpart_mag_r"])
+
+
 def test_records_are_the_original_bytes() -> None:
     values = few_ztf() + few_lsst()
     for batch in decode(messages(values), LocalSchemas()).batches:
@@ -204,6 +282,11 @@ def test_records_are_the_original_bytes() -> None:
         ("candidate.fid", 7, "band", 255),
         ("candidate.programid", 3, "private", 4),
         ("candidate.programid", 1, "private", 0),
+        ("candidate.distnr", -999.0, "nucleus", np.nan),
+        ("candidate.distnr", 1.5, "nucleus", 1.5),
+        ("candidate.maggaia", -999.0, "gaia", np.nan),
+        ("candidate.szmag1", -999.0, "counterpart", np.nan),
+        ("candidate.szmag1", 18.5, "counterpart", 18.5),
     ],
 )
 def test_ztf_meaning_of_one_value(path: str, new: Any, column: str, expected: float) -> None:
@@ -214,6 +297,9 @@ def test_ztf_meaning_of_one_value(path: str, new: Any, column: str, expected: fl
         "status": batch.solar_system_status[0],
         "band": batch.band[0],
         "private": batch.flags[0] & 4,
+        "nucleus": batch.packet["nucleus_offset_arcsec"][0],
+        "gaia": batch.packet["neargaia_mag"][0],
+        "counterpart": batch.packet["counterpart_mag_z"][0],
     }[column]
     np.testing.assert_equal(got, expected)
 
@@ -225,3 +311,30 @@ def test_a_known_asteroid_has_its_number_and_an_unnumbered_one_a_stable_hash() -
     numbered, spaced, joined, null, none = batch.ss_object_id.tolist()
     assert (numbered, null, none) == (433, 0, 0)
     assert spaced == joined > 2**32
+
+
+@pytest.mark.parametrize(
+    ("scores", "separations", "mags", "expected"),
+    [
+        ((0.1, 0.2, 0.9), (5.0, 3.0, 1.0), (20.0, 19.0, 15.0), (3.0, 19.0)),
+        ((0.5, 0.49, 1.0), (1.0, 3.0, 1.0), (20.0, -999.0, 15.0), (3.0, np.nan)),
+        ((0.5, -999.0, 0.2), (1.0, 3.0, -999.0), (20.0, 19.0, 15.0), (np.nan, np.nan)),
+        ((np.nan, np.nan, np.nan), (1.0, 3.0, 4.0), (20.0, 19.0, 15.0), (np.nan, np.nan)),
+    ],
+)
+def test_host_is_the_nearest_like_a_galaxy(
+    scores: tuple[float, ...],
+    separations: tuple[float, ...],
+    mags: tuple[float, ...],
+    expected: tuple[float, float],
+) -> None:
+    found = ztf.nearest_galaxy(*(np.array(values)[:, None] for values in (scores, separations, mags)))
+    np.testing.assert_equal(tuple(column.item() for column in found), expected)
+
+
+def test_scatter_near_the_pole_and_across_0_h() -> None:
+    ra, dec = np.array([359.9999, 10.0]), np.array([60.0, 10.0])
+    scatter = position_scatter_arcsec(
+        ra, dec, np.array([0.0001, np.nan]), np.array([60.0, 10.0]), np.array([0, 1])
+    )
+    np.testing.assert_allclose(scatter, [0.0001 * 3600 * 0.5, np.nan], rtol=1e-6)
