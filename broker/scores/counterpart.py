@@ -3,13 +3,14 @@
 Learnt on objects with SDSS magnitudes and spectra, asked with Pan-STARRS 1 magnitudes: these are first
 brought into SDSS's system. No brightness and no shape is looked at: how bright the sample's stars and quasars
 are is its own choice, and a point-source magnitude of a galaxy is not its magnitude. Colours are as observed:
-dust makes a galaxy redder, so near the galactic plane neither class nor redshift can be trusted.
+dust makes stars look like galaxies, so near the galactic plane, where the sample has nothing, no answer is
+given.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,10 @@ DISTANT = ("galaxy", "qso")
 """The classes that have a redshift."""
 BANDS = "griz"
 MAGNITUDES = tuple(f"counterpart_mag_{band}" for band in BANDS)
+LATITUDE = "abs_gal_b"
 """Context columns that are looked at."""
+LEAST_LATITUDE_DEG = 20.0
+"""Nearer to the galactic plane there is no answer: of the sample 99 % lie beyond 24 degrees."""
 COLOURS = ("counterpart_gr", "counterpart_ri", "counterpart_iz")
 """Inputs of every model, in order."""
 QUANTILES = (0.1, 0.5, 0.9)
@@ -86,22 +90,25 @@ class Redshift:
 class Counterpart:
     """Class and redshift by colours.
 
-    magnitudes : columns of the bundle's matrix
+    magnitudes, latitude : columns of the bundle's matrix
     shares     : (3,) of the classes in the training sample: they decide which redshift is given
     """
 
     magnitudes: list[int]
+    latitude: int
     classifier: Model
     calibration: Calibration
     shares: F64
     redshifts: Mapping[str, Redshift]
 
     def score(self, matrix: F64) -> F64:
-        """Columns of COUNTERPART_SPECS for each row; NaN where no colour is known.
+        """Columns of COUNTERPART_SPECS for each row; NaN where no colour is known or dust may be in the way.
 
         matrix : (n, k) of the bundle's columns, with Pan-STARRS 1 magnitudes
         """
-        return self.judge(colours(to_sdss(matrix[:, self.magnitudes])))
+        colour = colours(to_sdss(matrix[:, self.magnitudes]))
+        clear = matrix[:, self.latitude] >= LEAST_LATITUDE_DEG
+        return self.judge(np.where(clear[:, np.newaxis], colour, np.nan))
 
     def judge(self, colour: F64) -> F64:
         """Columns of COUNTERPART_SPECS.  colour : (n, 3) of SDSS magnitudes, NaN = unknown."""
@@ -160,14 +167,17 @@ def load_counterpart(folder: Path, manifest: Manifest) -> Counterpart | NoCounte
     if not (folder / FILE).exists():
         return NoCounterpart()
     names = [*manifest.feature_names, *manifest.context_names]
-    missing = [name for name in MAGNITUDES if name not in names]
+    missing = [name for name in (*MAGNITUDES, LATITUDE) if name not in names]
     if missing:
         raise BundleError(f"bundle {folder}: counterpart needs the columns {missing}; train it again")
-    return read_counterpart(folder, [names.index(name) for name in MAGNITUDES])
+    return read_counterpart(folder, [names.index(name) for name in MAGNITUDES], names.index(LATITUDE))
 
 
-def read_counterpart(folder: Path, magnitudes: list[int]) -> Counterpart:
-    """The models that `save_counterpart` described.  magnitudes : columns of griz in the matrix."""
+def read_counterpart(folder: Path, magnitudes: Sequence[int] = (), latitude: int = 0) -> Counterpart:
+    """The models in a folder.
+
+    magnitudes, latitude : columns of the matrix that `score` will be given; `judge` needs none
+    """
     content = json.loads((folder / FILE).read_text())
     calibration = Calibration(
         float(content["temperature"]),
@@ -184,7 +194,8 @@ def read_counterpart(folder: Path, magnitudes: list[int]) -> Counterpart:
     answers = classifier.raw(np.full((1, len(COLOURS)), np.nan)).shape[1]
     if answers != len(CLASSES) or len(calibration.bias) != len(CLASSES):
         raise BundleError(f"bundle {folder}: counterpart has {answers} classes, not {len(CLASSES)}")
-    return Counterpart(magnitudes, classifier, calibration, np.array(content["shares"]), redshifts)
+    shares = np.array(content["shares"], dtype=np.float64)
+    return Counterpart(list(magnitudes), latitude, classifier, calibration, shares, redshifts)
 
 
 def redshift_name(name: str, quantile: float) -> str:

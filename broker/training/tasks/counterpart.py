@@ -227,7 +227,7 @@ def train(
     )
     shares = np.bincount(development.truth(CLASSES), minlength=len(CLASSES)) / len(development)
     _write(folder, chosen, shares, _fit_redshifts(whole, known, folder, chosen, shares, seed))
-    return _report(whole, known, test, read_counterpart(folder, []), chosen, seed)
+    return _report(whole, known, test, read_counterpart(folder), chosen, seed)
 
 
 def predictions(data: Path, models: Counterpart) -> pa.Table:

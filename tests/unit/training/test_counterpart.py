@@ -72,10 +72,12 @@ def test_training_again_writes_the_same_models(
 
 def test_what_is_served_takes_pan_starrs_magnitudes(trained: tuple[counterpart.Report, Path]) -> None:
     """A row's answer depends on its own colours only, not on its brightness or its neighbours."""
-    models = served.read_counterpart(trained[1], [1, 2, 3, 4])
+    models = served.read_counterpart(trained[1], [1, 2, 3, 4], latitude=0)
     galaxy = [17.9 - 0.13, 17.0, 16.55, 16.2]
     faint = [mag + 3.0 for mag in galaxy]
-    rows = np.array([[9.0, *galaxy], [9.0, *faint], [9.0, *[np.nan] * 4], [9.0, 17.0, np.nan, 16.5, np.nan]])
+    rows = np.array(
+        [[50.0, *galaxy], [50.0, *faint], [50.0, *[np.nan] * 4], [50.0, 17.0, np.nan, 16.5, np.nan]]
+    )
     found = models.score(rows)
     assert found.shape == (4, len(served.COUNTERPART_SPECS))
     np.testing.assert_allclose(found[0], found[1])
@@ -87,13 +89,19 @@ def test_what_is_served_takes_pan_starrs_magnitudes(trained: tuple[counterpart.R
 
 
 def test_a_missing_band_leaves_an_answer(trained: tuple[counterpart.Report, Path]) -> None:
-    models = served.read_counterpart(trained[1], [0, 1, 2, 3])
-    found = models.score(np.array([[np.nan, 17.0, 16.55, 16.2]]))
+    models = served.read_counterpart(trained[1], [0, 1, 2, 3], latitude=4)
+    found = models.score(np.array([[np.nan, 17.0, 16.55, 16.2, 60.0]]))
     assert np.isfinite(found[0, :3]).all()
 
 
+def test_no_answer_behind_dust(trained: tuple[counterpart.Report, Path]) -> None:
+    models = served.read_counterpart(trained[1], [0, 1, 2, 3], latitude=4)
+    found = models.score(np.array([[17.9, 17.0, 16.55, 16.2, latitude] for latitude in (19.9, 20.0, np.nan)]))
+    assert np.isfinite(found[:, 0]).tolist() == [False, True, False]
+
+
 def test_a_sure_star_has_no_redshift(trained: tuple[counterpart.Report, Path]) -> None:
-    models = served.read_counterpart(trained[1], [0, 1, 2, 3])
+    models = served.read_counterpart(trained[1])
     (found,) = models.judge(np.array([CENTRE["STAR"]]))
     assert found[served.STAR] > 0.95
     assert np.isnan(found[3:]).all()
@@ -113,7 +121,7 @@ def test_predictions_of_a_folder_without_labels(
     path = tmp_path / counterpart.TABLE
     path.parent.mkdir()
     pq.write_table(made_table(seed=5).drop_columns(["label", "redshift"]), path)
-    table = counterpart.predictions(tmp_path, served.read_counterpart(trained[1], []))
+    table = counterpart.predictions(tmp_path, served.read_counterpart(trained[1]))
     truth = made_table(seed=5)["label"].to_pylist()
     right = [said == label for said, label in zip(table["label_predicted"].to_pylist(), truth, strict=True)]
     assert table["row"].to_pylist() == list(range(len(truth)))
