@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -63,14 +62,9 @@ class Misshapen:
     detail: str
 
 
-class _Piece(NamedTuple):
-    """Bytes that were walked in one go: a message, or a block of one."""
-
-    message: int
-    value: bytes
-    schema: WriterSchema
-    first: int
-    """Records of the same message before it."""
+_Piece = tuple[int, bytes, WriterSchema, int]
+"""Bytes that were walked in one go, a message or a block of one: (message, bytes, schema, records of the same
+message before it).  A plain tuple, for one is made for every message."""
 
 
 class SurveyReader:
@@ -106,8 +100,8 @@ class SurveyReader:
             self._arena = Arena(self._layout, *self._room)
         if framed.codec in (None, "null"):
             count = 1 if framed.codec is None else -1
-            piece = _Piece(number, value, framed.schema, 0)
-            good, fault = self._walk(self._arena, piece, framed.start, count, program)
+            good, fault = self._arena.read(value, framed.start, len(value), count, len(self._pieces), program)
+            self._pieces.append((number, value, framed.schema, 0))
             if fault is None:
                 return good, None
             return None if fault.code == walk.LONG_TEXT else (good, _explain(fault, value, framed))
@@ -123,8 +117,8 @@ class SurveyReader:
             for count, plain, start in plain_blocks(value, framed):
                 if not count:
                     continue
-                piece = _Piece(number, plain, framed.schema, good)
-                more, fault = self._walk(arena, piece, 0, count, program)
+                more, fault = arena.read(plain, 0, len(plain), count, len(self._pieces), program)
+                self._pieces.append((number, plain, framed.schema, good))
                 if fault is not None and fault.code == walk.LONG_TEXT:
                     arena.back_to(before)
                     return None
@@ -134,13 +128,6 @@ class SurveyReader:
         except Damaged as damage:
             return good, damage.fault
         return good, None
-
-    def _walk(
-        self, arena: Arena, piece: _Piece, start: int, count: int, program: Program
-    ) -> tuple[int, walk.WalkFault | None]:
-        number = len(self._pieces)
-        self._pieces.append(piece)
-        return arena.read(piece.value, start, len(piece.value), count, number, program)
 
     def add(self, number: int, records: Sequence[Record]) -> None:
         """Take a message's records as fastavro read them."""
@@ -163,14 +150,14 @@ class SurveyReader:
             return None
         start, end, piece, index = self._arena.where()
         pieces = self._pieces
-        message = np.array([one.message for one in pieces], dtype=np.int64)
-        first = np.array([one.first for one in pieces], dtype=np.int64)
+        message = np.array([number for number, _, _, _ in pieces], dtype=np.int64)
+        first = np.array([before for _, _, _, before in pieces], dtype=np.int64)
         return Rows(
             self._arena.columns(),
             message[piece],
             index + first[piece],
-            RecordBytes([one.value for one in pieces], piece, start, end),
-            [pieces[number].schema for number in piece.tolist()],
+            RecordBytes([value for _, value, _, _ in pieces], piece, start, end),
+            [pieces[number][2] for number in piece.tolist()],
             self._arena.cutouts(),
         )
 

@@ -51,7 +51,6 @@ FAULT_TEXT = {
     MANY_ROWS: "an array has too many items",
 }
 
-_HIGH_BITS = np.uint64(0x8080_8080_8080_8080)
 TABLES, LOOPS = 8, 32
 """Tables a layout may have and loops that may be inside each other."""
 MAX_TEXT_BYTES = 128
@@ -202,8 +201,11 @@ def _little(value, pos, size):  # type: ignore[no-untyped-def]
 @_kernel
 def _is_utf8(value, pos, end):  # type: ignore[no-untyped-def]
     """Whether bytes are UTF-8 as Python takes it: shortest forms only, no surrogates, up to U+10FFFF."""
-    while pos < end - 7 and _little(value, pos, 8) & _HIGH_BITS == 0:
-        pos += 8
+    high: Any = np.uint8(0)
+    for k in range(np.uint64(pos), np.uint64(end)):  # without a jump out of it, so that it becomes wide
+        high |= value[k]
+    if high < 0x80:
+        return True
     while pos < end:
         first = np.int64(value[pos])
         pos += 1
@@ -370,6 +372,17 @@ def _record(value, pos, end, program, ints, text, state):  # type: ignore[no-unt
         pc += 1
         if kind == SKIP_FIXED:
             pos = _skip_fixed(value, pos, end, null, arg, repeat)
+        elif kind == FLOAT and end - pos >= 5 and (null == NOT_NULLABLE or value[np.uint64(pos)] | 2 == 2):
+            # what a packet holds most of, so it goes first; any other float takes the general way below
+            place = program[op, TO] + row
+            if null != NOT_NULLABLE and np.int64(value[np.uint64(pos)]) == null:
+                ints[np.uint64(place)] = program[op, MISSING]
+                pos += 1
+            else:
+                pos += null != NOT_NULLABLE
+                words[np.uint64(2 * place)] = np.uint32(_little(value, pos, 4))
+                floats[np.uint64(place)] = np.float64(singles[np.uint64(2 * place)])
+                pos += 4
         elif kind == INIT:
             ints[program[op, TO] + row] = program[op, MISSING]
         elif kind == ROW:
