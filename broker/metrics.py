@@ -6,7 +6,7 @@ before this module is imported) and the parent serves their sum on one port.
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 _STAGE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 _LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 1800, 7200, 86400)
@@ -32,6 +32,12 @@ OBSERVED_LATENCY = Histogram(
 )
 DECODED_BY = Counter(
     "broker_decoded_messages", "Messages read by the compiled decoder or by its fallback", ["how"]
+)
+PARTITION_PAUSED = Gauge(
+    "broker_partition_paused",
+    "1 while an input partition waits for a schema that the registry does not give",
+    ["topic", "partition"],
+    multiprocess_mode="livesum",
 )
 EXPIRED = Counter("broker_expired_records", "Input records that retention dropped before they were read")
 LATE_POINTS = Counter("broker_late_points", "Points merged that are older than the newest their object had")

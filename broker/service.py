@@ -1,8 +1,9 @@
 """One worker: messages in, one transaction a batch, and what to do when something is not there.
 
 The loop is plain; the care is in what follows a fault. Redis or Kafka away: abort, go back to the committed
-offsets, try again. A filter's topic gone: abort, pause that filter, do the batch again without it. Another
-process in our slot: exit and be restarted.
+offsets, try again. A filter's topic gone: abort, pause that filter, do the batch again without it. The schema
+registry away: leave out the partitions that need it (waiting.py). Another process in our slot: exit and be
+restarted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from broker.astro.times import unix_s_to_mjd_tai
 from broker.config import Settings
 from broker.control_topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, HistoryLost, RetryBatch
-from broker.filter import Filter
 from broker.filters.live import FilterSet, compile_set
 from broker.heartbeats import Heartbeat, HeartbeatSender
 from broker.history.redis import RedisStore
@@ -48,6 +48,7 @@ from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
 from broker.slots import Slot
 from broker.surveys.registry import schema_source
 from broker.topics import FILTERS, LEDGER, NOTICES
+from broker.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class Worker:
         store = RedisStore(self.settings.redis.url, self.settings.history, cluster)
         store.check()
         scorer = shipped_or_chosen_scorer(self.settings)
-        self._pipeline = Pipeline(store, scorer, schema_source(self.settings.registry.url), self.settings)
+        schemas = schema_source(self.settings.registry.url)
+        self._pipeline = Pipeline(store, scorer, schemas, self.settings)
         warm_up(scorer)
         self._tail = ControlTail(self.settings.kafka)
         self._control = ControlWriter(self.settings.kafka)
@@ -86,6 +88,7 @@ class Worker:
         rebuild.ensure(self.settings, store, self.stopping)
         self._output = KafkaOutput(self.settings.kafka, self.slot.id)
         self._input = KafkaInput(self.settings.kafka, self.settings.run, self.slot.id)
+        self._waiting = Waiting(self._input, schemas, self._notice_of_broker)
         self._heart = HeartbeatSender(self.settings.redis.url, self.settings.run.group, self._beat)
         try:
             self._loop()
@@ -118,7 +121,8 @@ class Worker:
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _step(self) -> None:
-        polled = self._input.poll()
+        self._waiting.release()
+        polled = self._waiting.hold(self._input.poll())
         if self._input.assigned and not self._ready:
             self._ready = True
             self._heart.now()
@@ -178,19 +182,23 @@ class Worker:
                 continue
             log.error("pausing filter %s.%s: its topic cannot be written: %s", item.owner, item.name, why)
             epoch = self._control.write(*control.filter_record(replace(item, state="paused")))
-            self._notice(item, f"paused: topic {topic} cannot be written ({why}); resume it once it can")
+            text = f"paused: topic {topic} cannot be written ({why}); resume it once it can"
+            self._notice(item.owner, f"{item.owner}.{item.name}", "filter_paused", text)
         self._tail.wait_for(epoch)
         self._swap_filters()
 
-    def _notice(self, item: Filter, text: str) -> None:
+    def _notice(self, owner: str, subject: str, kind: str, text: str) -> None:
         notice = {
-            "owner": item.owner,
-            "subject": f"{item.owner}.{item.name}",
-            "kind": "filter_paused",
+            "owner": owner,
+            "subject": subject,
+            "kind": kind,
             "text": text,
             "at": int(time.time() * 1000),
         }
-        self._control.send(NOTICES, item.owner.encode(), encode_record(NOTICE_SCHEMA, notice))
+        self._control.send(NOTICES, owner.encode(), encode_record(NOTICE_SCHEMA, notice))
+
+    def _notice_of_broker(self, subject: str, kind: str, text: str) -> None:
+        self._notice("broker", subject, kind, text)
 
     def _ledger_record(self, polled: Polled, counts: Counts) -> bytes:
         record = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 NOT_FOUND = (404, b'{"error_code": 40403, "message": "Schema not found"}')
 Answer = tuple[int, bytes]
@@ -14,7 +14,7 @@ class Registry:
     """A registry that holds some schemas by id.
 
     answers : what it says to a path, 404 to any other;  asked : (path, Authorization) of each question
-    redirect : an address that it sends everybody to
+    redirect : an address that it sends everybody to;  patience : while it is not set, nobody is answered
     """
 
     def __init__(self, schemas: dict[int, str], port: int = 0) -> None:
@@ -23,6 +23,8 @@ class Registry:
             self.say(schema_id, 200, json.dumps({"schema": text}).encode())
         self.asked: list[tuple[str, str | None]] = []
         self.redirect: str | None = None
+        self.patience = Event()
+        self.patience.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self.port = self._server.server_address[1]
         self._thread = Thread(target=self._server.serve_forever, args=(0.01,))
@@ -48,6 +50,7 @@ class Registry:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.asked.append((self.path, self.headers.get("Authorization")))
+                outer.patience.wait(60)
                 code, body = outer.answers.get(self.path, NOT_FOUND)
                 self.send_response(302 if outer.redirect else code)
                 if outer.redirect:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from confluent_kafka import (
@@ -51,13 +51,23 @@ class Polled:
     def __bool__(self) -> bool:
         return bool(self.ranges)
 
+    def before(self, ends: Mapping[PartitionKey, int]) -> Polled:
+        """What it holds of some partitions before an offset, and all of the others."""
+        messages = [m for m in self.messages if m.offset < ends.get((m.topic, m.partition), m.offset + 1)]
+        cut = [
+            replace(item, after=min(item.after, ends.get((item.topic, item.partition), item.after)))
+            for item in self.ranges
+        ]
+        return Polled(messages, [item for item in cut if item.after > item.before])
+
 
 class KafkaInput:
     """One static member of the pipeline's consumer group.
 
     Offsets are never committed here: the producer's transaction does it with `offsets` and `metadata`.
     A partition that is taken away between two polls takes its unprocessed messages with it; one that
-    is given starts at its committed offset.
+    is given starts at its committed offset. A partition that is held brings nothing until it is released;
+    a rewind releases all.
     """
 
     def __init__(self, kafka: KafkaSettings, run: RunSettings, instance_id: str) -> None:
@@ -65,6 +75,7 @@ class KafkaInput:
         self._positions: dict[PartitionKey, int] = {}
         self._resume: dict[PartitionKey, int] = {}
         self._disturbed: set[PartitionKey] = set()
+        self._held: set[PartitionKey] = set()
         self.assigned = False
         self._consumer = Consumer(
             consumer_options(
@@ -104,8 +115,40 @@ class KafkaInput:
         """Go back to the committed offsets; what was polled since comes again.  Raises RetryBatch."""
         try:
             self._start_at_committed(list(self._positions), self._consumer.seek)
+            self._consumer.resume([TopicPartition(*key) for key in self._held])
         except KafkaException as error:
             raise RetryBatch(f"cannot go back to the committed offsets: {error.args[0].str()}") from error
+        self._held.clear()
+
+    def hold(self, polled: Polled, offsets: Mapping[PartitionKey, int]) -> Polled:
+        """Leave the last batch's messages of some partitions, each from an offset on, for later.
+
+        Returns what is left of the batch. What was left comes again, and more, after `release`.
+        Raises RetryBatch.
+        """
+        try:
+            self._consumer.pause([TopicPartition(*key) for key in offsets])
+        except KafkaException as error:
+            raise RetryBatch(f"cannot pause a partition: {error.args[0].str()}") from error
+        self._held |= offsets.keys()
+        self._positions.update(offsets)
+        return polled.before(offsets)
+
+    def release(self, key: PartitionKey) -> None:
+        """Let a held partition go on where it was held.  Raises RetryBatch."""
+        if key not in self._held:
+            return
+        part = TopicPartition(*key, self._positions[key])
+        try:
+            self._consumer.seek(part)
+            self._consumer.resume([part])
+        except KafkaException as error:
+            raise RetryBatch(f"cannot go on with a paused partition: {error.args[0].str()}") from error
+        self._held.discard(key)
+
+    def owns(self, key: PartitionKey) -> bool:
+        """Whether a partition is this member's, held or not."""
+        return key in self._positions
 
     @staticmethod
     def offsets(polled: Polled) -> list[TopicPartition]:
@@ -141,7 +184,7 @@ class KafkaInput:
     def _at_end(self, message: KafkaMessage) -> None:
         """The end may lie past records we never see (transaction markers): it counts as read up to there."""
         key = (message.topic(), message.partition())
-        if key in self._positions and key not in self._disturbed:
+        if self._ours(key):
             self._resume[key] = message.offset()
 
     def _account(self, raw: Sequence[KafkaMessage]) -> Polled:
@@ -164,7 +207,7 @@ class KafkaInput:
         return Polled([as_message(message) for message in messages], ranges)
 
     def _ours(self, key: PartitionKey) -> bool:
-        return key in self._positions and key not in self._disturbed
+        return key in self._positions and key not in self._disturbed and key not in self._held
 
     def _restart(self, disturbed: set[PartitionKey]) -> None:
         """A partition that was taken and given back within one poll is read again from its commit."""
@@ -186,9 +229,13 @@ class KafkaInput:
         self._consumer.incremental_assign([TopicPartition(*key, offset) for key, offset in starts.items()])
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        held = [part for part in partitions if (part.topic, part.partition) in self._held]
+        if held:  # else it would still be paused when it is given back
+            self._consumer.resume(held)
         for part in partitions:
             key = (part.topic, part.partition)
             self._disturbed.add(key)
+            self._held.discard(key)
             self._positions.pop(key, None)
             self._resume.pop(key, None)
 

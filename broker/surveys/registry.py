@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, build_opener
 
 from broker.errors import RetryBatch
-from broker.surveys.avro import LocalSchemas, SchemaSource
+from broker.message import MAX_INPUT_BYTES, Message
+from broker.surveys.avro import CONFLUENT_MAGIC, LocalSchemas, SchemaSource
 
 _ANSWER_S = 10.0
+_PATIENCE_S = 1.0
+"""For this long an answer is waited for; later it is for whoever asks for the id again."""
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 15.0
 _ASK_AGAIN_S = 60.0
 """For this long an id that the registry denied is not asked for again: damaged messages name random ids."""
 _MOST_DENIED = 10_000
 _LARGEST_ANSWER = 16 << 20
 _NOT_FOUND = 404
+_PREFIX_BYTES = 5
 
 
 def schema_source(url: str) -> SchemaSource:
@@ -27,11 +36,57 @@ def schema_source(url: str) -> SchemaSource:
     return RegistrySchemas(url, LocalSchemas()) if url else LocalSchemas()
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message whose schema cannot be told now: where it is, what it names, and what is in the way."""
+
+    offset: int
+    schema_id: int
+    why: str
+
+
+def first_unreadable(messages: Iterable[Message], schemas: SchemaSource) -> dict[tuple[str, int], Unreadable]:
+    """The first message of each (topic, partition) for whose schema there is no answer now."""
+    found: dict[tuple[str, int], Unreadable] = {}
+    answered: set[bytes] = set()
+    for message in messages:
+        prefix, key = message.value[:_PREFIX_BYTES], (message.topic, message.partition)
+        if prefix in answered or key in found or not _names_a_schema(message.value):
+            continue
+        schema_id = int.from_bytes(prefix[1:], "big", signed=True)
+        try:
+            schemas.get(schema_id)
+            answered.add(prefix)
+        except RetryBatch as trouble:
+            found[key] = Unreadable(message.offset, schema_id, str(trouble))
+    return found
+
+
+def _names_a_schema(value: bytes) -> bool:
+    return value.startswith(CONFLUENT_MAGIC) and _PREFIX_BYTES <= len(value) <= MAX_INPUT_BYTES
+
+
+@dataclass(slots=True)
+class _Question:
+    """An id for which the registry has no answer yet.
+
+    answer : of the question that is under way, None between two
+    trouble : what is in the way;  failures : questions that failed;  again_at : when to ask again
+    """
+
+    trouble: str
+    answer: Future[str | None] | None = None
+    failures: int = 0
+    again_at: float = 0.0
+
+
 class RegistrySchemas:
     """Schemas by id: a first source's, else the registry's, each fetched once and kept in memory.
 
     An id that the registry denies is known to nobody, and is asked for again after a minute. While the
     registry cannot be reached or fails, `get` raises RetryBatch: nothing may be taken for unknown then.
+    It is asked in the background, again and again with growing pauses for as long as `get` is called, so
+    that a registry that hangs keeps nobody.
 
     url : http(s)://host[:port][/path], with user:password@ before the host where the registry wants them
     """
@@ -43,13 +98,49 @@ class RegistrySchemas:
         self._opener = build_opener()
         self._found: dict[int, str] = {}
         self._denied: dict[int, float] = {}
+        self._questions: dict[int, _Question] = {}
 
     def get(self, schema_id: int) -> str | None:
         """The schema's text, None when nobody knows the id.  Raises RetryBatch."""
         known = self._first.get(schema_id) or self._found.get(schema_id)
         if known is not None or schema_id <= 0 or self._lately_denied(schema_id):
             return known
-        text = self._fetch(schema_id)
+        question = self._questions.get(schema_id)
+        if question is None:
+            question = self._first_asked(schema_id)
+        elif question.answer is None and self._clock() >= question.again_at:
+            question.answer = _in_background(lambda: self._fetch(schema_id))
+        if question.answer is None or not question.answer.done():
+            raise RetryBatch(question.trouble)
+        return self._settled(schema_id, question, question.answer)
+
+    def _first_asked(self, schema_id: int) -> _Question:
+        """Ask for an id, and wait a moment for the answer unless the registry owes others already."""
+        self._questions = {id_: item for id_, item in self._questions.items() if self._waited_for(item)}
+        patience = 0.0 if self._questions else _PATIENCE_S
+        answer = _in_background(lambda: self._fetch(schema_id))
+        question = _Question(f"the schema registry has not yet answered for id {schema_id}", answer)
+        self._questions[schema_id] = question
+        wait([answer], patience)
+        return question
+
+    def _waited_for(self, question: _Question) -> bool:
+        """Whether an answer is under way, or the question is asked again: not if its partition has gone."""
+        if question.answer is not None:
+            return not question.answer.done()
+        return self._clock() < question.again_at + _LONGEST_PAUSE_S
+
+    def _settled(self, schema_id: int, question: _Question, answer: Future[str | None]) -> str | None:
+        """What a question that is over came to."""
+        error = answer.exception()
+        if error is not None:
+            pause = min(_FIRST_PAUSE_S * 2**question.failures, _LONGEST_PAUSE_S)
+            question.trouble, question.answer = str(error), None
+            question.failures += 1
+            question.again_at = self._clock() + pause
+            raise error
+        del self._questions[schema_id]
+        text = answer.result()
         if text is None:
             self._deny(schema_id)
         else:
@@ -82,6 +173,20 @@ class RegistrySchemas:
             raise RetryBatch(f"the schema registry cannot be reached at {address}: {error}") from error
         except (ValueError, LookupError, TypeError) as error:
             raise RetryBatch(f"{address} does not answer as a schema registry does: {error!r}") from error
+
+
+def _in_background(fetch: Callable[[], str | None]) -> Future[str | None]:
+    """The answer to come of a call in a thread of its own, which does not keep the process from ending."""
+    answer: Future[str | None] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(fetch())
+        except BaseException as error:  # it is for whoever asks for the answer
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="schema-registry", daemon=True).start()
+    return answer
 
 
 def _address(url: str) -> tuple[str, dict[str, str]]:

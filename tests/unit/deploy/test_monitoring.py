@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from broker import metrics
 from broker.config import load
@@ -44,6 +44,8 @@ def exposed() -> dict[str, set[str]]:
         labels = set(getattr(metric, "_labelnames", ()))
         if isinstance(metric, Counter):
             series[metric._name + "_total"] = labels
+        elif isinstance(metric, Gauge):
+            series[metric._name] = labels
         elif isinstance(metric, Histogram):
             series |= {f"{metric._name}_{part}": labels for part in ("sum", "count")}
             series[metric._name + "_bucket"] = labels | {"le"}

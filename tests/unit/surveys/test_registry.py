@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from contextlib import suppress
 from threading import Thread
 
 import pytest
 
 from broker.errors import RetryBatch
+from broker.message import Message
 from broker.schemas import lsst_schema
 from broker.surveys import registry
 from broker.surveys.avro import LocalSchemas
 from broker.surveys.catalog import Decoded, decode
-from broker.surveys.registry import RegistrySchemas, schema_source
+from broker.surveys.registry import RegistrySchemas, first_unreadable, schema_source
 from tests.registry_server import Registry
 from tests.unit.surveys.samples import few_lsst, messages
 
@@ -52,6 +56,16 @@ def renamed(schema_id: int) -> list[bytes]:
 
 def read(values: list[bytes], url: str) -> Decoded:
     return decode(messages(values), schema_source(url))
+
+
+def until_answered(schemas: RegistrySchemas, schema_id: int) -> str | None:
+    """The answer to a question that is under way or due."""
+    for _ in range(3000):
+        try:
+            return schemas.get(schema_id)
+        except RetryBatch:
+            time.sleep(0.01)
+    raise AssertionError("no answer")
 
 
 def test_an_id_that_only_the_registry_knows_is_decoded(start: Callable[..., Registry]) -> None:
@@ -115,13 +129,15 @@ def test_an_id_that_can_be_none_is_not_asked_for(start: Callable[..., Registry],
 def test_while_the_registry_is_down_the_batch_waits_and_then_nothing_is_missing(
     start: Callable[..., Registry],
 ) -> None:
-    first = start()
+    first, now = start(), [0.0]
     first.stop()
-    schemas = schema_source(first.url)
+    schemas = RegistrySchemas(first.url, LocalSchemas(), clock=lambda: now[0])
     for _ in range(2):
         with pytest.raises(RetryBatch, match="cannot be reached"):
             decode(messages(renamed(KNOWN_ID)), schemas)
     second = start(first.port)
+    now[0] += 1.0
+    until_answered(schemas, KNOWN_ID)
     decoded = decode(messages(renamed(KNOWN_ID)), schemas)
     assert decoded.rejects == []
     assert len(decoded.batches[0]) == 4
@@ -175,6 +191,93 @@ def test_a_schema_that_cannot_be_used_is_a_reject(start: Callable[..., Registry]
     decoded = read(renamed(KNOWN_ID), server.url)
     assert [reject.reason for reject in decoded.rejects] == ["unsupported_schema"] * 2
     assert len(decoded.batches[0]) == 2
+
+
+def test_a_registry_that_is_down_is_asked_with_growing_pauses(start: Callable[..., Registry]) -> None:
+    server, now = start(), [0.0]
+    server.say(KNOWN_ID, 503, b"")
+    schemas = RegistrySchemas(server.url, LocalSchemas(), clock=lambda: now[0])
+    pauses, last = [], 0.0
+    while len(server.asked) < 9:
+        before = len(server.asked)
+        with pytest.raises(RetryBatch):
+            schemas.get(KNOWN_ID)
+        settle(schemas)
+        if len(server.asked) > before:
+            pauses.append(now[0] - last)
+            last = now[0]
+        now[0] += 0.25
+    assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
+
+
+def settle(schemas: RegistrySchemas) -> None:
+    """Wait for what is being asked, and take note of the answer."""
+    for schema_id, question in list(schemas._questions.items()):
+        if question.answer is not None:
+            wait([question.answer])
+            with suppress(RetryBatch):
+                schemas.get(schema_id)
+
+
+def test_a_registry_that_is_slow_with_one_id_keeps_nobody(
+    start: Callable[..., Registry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_PATIENCE_S", 0.01)
+    server = start()
+    server.patience.clear()
+    schemas = RegistrySchemas(server.url, LocalSchemas())
+    for schema_id in (KNOWN_ID, UNKNOWN_ID):
+        with pytest.raises(RetryBatch, match=f"not yet answered for id {schema_id}"):
+            schemas.get(schema_id)
+    assert first_unreadable(messages(few_lsst()), schemas) == {}
+    server.patience.set()
+    assert until_answered(schemas, KNOWN_ID) == LSST
+    assert until_answered(schemas, UNKNOWN_ID) is None
+    assert len(server.asked) == 2
+
+
+def test_an_id_that_nobody_asks_for_any_more_makes_no_other_wait(start: Callable[..., Registry]) -> None:
+    server, now = start(), [0.0]
+    server.say(KNOWN_ID, 503, b"")
+    schemas = RegistrySchemas(server.url, LocalSchemas(), clock=lambda: now[0])
+    with pytest.raises(RetryBatch, match="503"):
+        schemas.get(KNOWN_ID)
+    server.patience.clear()
+    with pytest.raises(RetryBatch, match="not yet answered"):
+        schemas.get(UNKNOWN_ID)
+    server.patience.set()
+    now[0] += 60.0
+    settle(schemas)
+    assert schemas.get(UNKNOWN_ID + 1) is None, "its answer is waited for"
+
+
+def test_the_first_unreadable_message_of_each_partition_is_found(start: Callable[..., Registry]) -> None:
+    server = start()
+    server.stop()
+    usual = few_lsst()[0]
+    other, another = (b"\x00" + number.to_bytes(4, "big") + usual[5:] for number in (KNOWN_ID, UNKNOWN_ID))
+    strange = [
+        b"",
+        b"\x00\x00",
+        b"Obj\x01",
+        b"\x00" + bytes(4),
+        b"\x00\xff\xff\xff\xff",
+        other + bytes(1 << 24),
+    ]
+    values = {0: [usual, *strange, other, usual, another], 1: [another, other], 2: [usual, *strange]}
+    found = first_unreadable(
+        [
+            Message("t", part, offset, 0, value)
+            for part, them in values.items()
+            for offset, value in enumerate(them)
+        ],
+        schema_source(server.url),
+    )
+    assert {key: (item.offset, item.schema_id) for key, item in found.items()} == {
+        ("t", 0): (7, KNOWN_ID),
+        ("t", 1): (0, UNKNOWN_ID),
+    }
+    assert "cannot be reached" in found["t", 0].why
 
 
 def test_user_and_password_go_to_the_registry_and_nowhere_else(start: Callable[..., Registry]) -> None:
