@@ -11,7 +11,7 @@ import numpy as np
 from broker.features.brightness import brightness
 from broker.features.cadence import cadence
 from broker.features.colour import colour
-from broker.features.gated import GATED_NAMES, compute
+from broker.features.gated import GATED_NAMES, compute, extract_gated
 from broker.features.measurements import F64, FEATURE_BANDS, OTHER_BANDS, Measurements, Reference, measure
 from broker.features.rise_and_decline import rise_and_decline
 from broker.features.shape import shape
@@ -216,4 +216,5 @@ def warm_up() -> None:
     points["midpoint_mjd_tai"] = -np.arange(24.0)[::-1]
     points["psf_flux"], points["psf_flux_err"], points["kind"] = np.arange(24.0) % 5.0, 1.0, DETECTION
     points["band"] = np.arange(24) % 2 + 1
-    extract(LightCurves(points, np.array([0, 24], dtype=np.int64)), np.zeros(1))
+    curves = LightCurves(points, np.array([0, 24], dtype=np.int64))
+    extract(curves, np.zeros(1), gated=extract_gated(curves, np.zeros(1)).values)

@@ -32,7 +32,8 @@ _GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)
 def periodicity(s: Series) -> dict[str, F64]:
     """The family's columns, each (n,)."""
     found = best_period(s.time, s.flux, s.err, s.starts)
-    shape = fourier_shape(s.time, s.flux, s.err, s.starts, found[:, 0])
+    period = np.ascontiguousarray(found[:, 0])  # of a column numba would compile another variant
+    shape = fourier_shape(s.time, s.flux, s.err, s.starts, period)
     return {
         "period_days": found[:, 0],
         "period_power": found[:, 1],
