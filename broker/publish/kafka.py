@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -13,6 +14,7 @@ from broker.config import KafkaSettings
 from broker.errors import RetryBatch, WorkerFenced
 from broker.kafka import producer_options
 from broker.message import Packet
+from broker.topics import LEDGER
 from broker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,8 @@ class KafkaOutput:
                 },
             )
         )
+        with suppress(KafkaException):  # not yet connected, init_transactions looks again only after 0.5 s
+            self._producer.list_topics(LEDGER, timeout=_CALL_TIMEOUT_S)
         self._patiently(lambda: self._producer.init_transactions(_CALL_TIMEOUT_S), "init_transactions")
 
     def transact(self, packets: Sequence[Packet], offsets: list[TopicPartition], group: Any) -> None:
