@@ -9,12 +9,15 @@ from dataclasses import replace
 
 from broker.config import Settings
 from broker.embedded import Addresses, attach_or_start, owned
-from broker.filters.store import install_builtin
 from broker.kafka import admin, create_topics, topic_drift
-from broker.surveys.catalog import SURVEYS
 from broker.topics import core_specs
 
-SURVEY_NAMES = tuple(survey.name for survey in SURVEYS)
+
+def survey_names() -> tuple[str, ...]:
+    """Every survey we know, by the name in its topics."""
+    from broker.surveys.catalog import SURVEYS  # noqa: PLC0415 (heavy: workers start before it is asked for)
+
+    return tuple(survey.name for survey in SURVEYS)
 
 
 def connected(settings: Settings, *, quiet: bool = False) -> Settings:
@@ -61,12 +64,14 @@ def prepare(settings: Settings) -> list[str]:
 
     Returns a line for each thing made or found to differ from our table.  Raises BrokerError.
     """
+    from broker.filters.store import install_builtin  # noqa: PLC0415 (heavy, as the surveys are)
+
     made = [f"created topic {name}" for name in ensure_topics(settings)]
     made += [f"installed filter {item.owner}.{item.name}" for item in install_builtin(settings)]
-    drift = topic_drift(admin(settings.kafka), core_specs(SURVEY_NAMES, settings.topics))
+    drift = topic_drift(admin(settings.kafka), core_specs(survey_names(), settings.topics))
     return made + [f"topic {line}" for line in drift]
 
 
 def ensure_topics(settings: Settings) -> list[str]:
     """Create the topics that are missing of those every part needs; returns them.  Raises BrokerError."""
-    return create_topics(admin(settings.kafka), core_specs(SURVEY_NAMES, settings.topics))
+    return create_topics(admin(settings.kafka), core_specs(survey_names(), settings.topics))

@@ -45,6 +45,7 @@ from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_scorer,
 from broker.publish.kafka import DeliveryFailed, KafkaOutput
 from broker.publish.packets import encode_record
 from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
+from broker.scores.catalog import Scorer
 from broker.slots import Slot
 from broker.surveys.registry import schema_source
 from broker.topics import FILTERS, LEDGER, NOTICES
@@ -62,21 +63,32 @@ class Worker:
     """A worker from its start to its stop.
 
     stopping : asked between batches; True ends the loop after the batch in flight
+    wait : returns once topics and built-in filters are there: until then nothing outside this process is used
+    on_step : told of each part of the start that is done; the group is joined after all but "join"
     """
 
     settings: Settings
     slot: Slot
     stopping: Callable[[], bool]
+    wait: Callable[[], None] = lambda: None
+    on_step: Callable[[str], None] = lambda _: None
 
     def run(self) -> None:
         """Work until told to stop.  Raises WorkerFenced, or BrokerError when it cannot start."""
+        scorer = shipped_or_chosen_scorer(self.settings)
+        self.on_step("load")
+        warm_up(scorer)
+        self.on_step("warm_up")
+        self.wait()
+        if not self.stopping():
+            self._serve(scorer)
+
+    def _serve(self, scorer: Scorer) -> None:
         cluster = cluster_id(admin(self.settings.kafka))
         store = RedisStore(self.settings.redis.url, self.settings.history, cluster)
         store.check()
-        scorer = shipped_or_chosen_scorer(self.settings)
         schemas = schema_source(self.settings.registry.url)
         self._pipeline = Pipeline(store, scorer, schemas, self.settings)
-        warm_up(scorer)
         self._tail = ControlTail(self.settings.kafka)
         self._control = ControlWriter(self.settings.kafka)
         self._announced: set[int] = set()
@@ -87,6 +99,7 @@ class Worker:
         self._swap_filters()
         rebuild.ensure(self.settings, store, self.stopping)
         self._output = KafkaOutput(self.settings.kafka, self.slot.id)
+        self.on_step("state")
         self._input = KafkaInput(self.settings.kafka, self.settings.run, self.slot.id)
         self._waiting = Waiting(self._input, schemas, self._notice_of_broker)
         self._heart = HeartbeatSender(self.settings.redis.url, self.settings.run.group, self._beat)
@@ -126,6 +139,7 @@ class Worker:
         if self._input.assigned and not self._ready:
             self._ready = True
             self._heart.now()
+            self.on_step("join")
         if not polled:
             return
         outcome = self._pipeline.process(polled.messages, self._filters)

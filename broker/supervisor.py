@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import redis
 
 from broker import worker
 from broker.config import Settings
+from broker.environment import variable
 from broker.errors import BrokerError
 from broker.heartbeats import live_workers
 from broker.kafka import admin
@@ -46,12 +46,14 @@ class Supervisor:
     """Runs the workers of one `broker run`.
 
     until_idle_s : end once the input has been used up for this long; None = run until told to stop
+    prepare : makes what a run stands on, called while the workers load and warm up
     on_start : called once, with the metrics endpoint;  on_tick : called often
     """
 
     settings: Settings
     slots_folder: Path
     until_idle_s: float | None = None
+    prepare: Callable[[], None] = lambda: None
     on_start: Callable[[MetricsServer], None] = lambda _: None
     on_tick: Callable[[], None] = lambda: None
     lag: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -63,15 +65,21 @@ class Supervisor:
 
     def run(self) -> None:
         """Work until stopped or idle.  Raises BrokerError when workers keep dying at their start."""
-        with tempfile.TemporaryDirectory(prefix="broker-metrics-") as folder:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        with (
+            tempfile.TemporaryDirectory(prefix="broker-metrics-") as folder,
+            variable("PROMETHEUS_MULTIPROC_DIR", folder),
+        ):
             context = multiprocessing.get_context("spawn")
             lifeline, held = context.Pipe(duplex=False)
+            gate, bolt = context.Pipe(duplex=False)
+            ends = lifeline, gate
             server = MetricsServer(self.settings.metrics, folder, lambda: self.lag)
             try:
-                self._children = [self._start(context, lifeline, 0) for _ in range(self.settings.run.workers)]
+                self._children = [self._start(context, ends, 0) for _ in range(self.settings.run.workers)]
+                self._prepare()
+                bolt.close()
                 self.on_start(server)
-                self._watch(context, lifeline, server)
+                self._watch(context, ends, server)
             finally:
                 held.close()
                 self._join()
@@ -85,26 +93,34 @@ class Supervisor:
         """Process ids of the workers as they are now."""
         return [child.process.pid for child in self._children if child.process.pid is not None]
 
-    def _start(self, context: Any, lifeline: Connection, quick_deaths: int) -> _Child:
-        process = context.Process(target=worker.main, args=(self.settings, self.slots_folder, lifeline))
+    def _prepare(self) -> None:
+        try:
+            self.prepare()
+        except BaseException:
+            for child in self._children:  # they have not begun: nothing is lost by not asking them
+                child.process.kill()
+            raise
+
+    def _start(self, context: Any, ends: tuple[Connection, Connection], quick_deaths: int) -> _Child:
+        process = context.Process(target=worker.main, args=(self.settings, self.slots_folder, *ends))
         process.start()
         return _Child(process, time.monotonic(), quick_deaths)
 
-    def _watch(self, context: Any, lifeline: Connection, server: MetricsServer) -> None:
+    def _watch(self, context: Any, ends: tuple[Connection, Connection], server: MetricsServer) -> None:
         client = admin(self.settings.kafka)
         beats = redis.Redis.from_url(self.settings.redis.url, socket_timeout=2, socket_connect_timeout=2)
         while not self._stop:
             for number, child in enumerate(self._children):
                 if not child.process.is_alive():
                     server.forget(child.process.pid)
-                    self._children[number] = self._replace(context, lifeline, child)
+                    self._children[number] = self._replace(context, ends, child)
             self._look_at_lag(client)
             if self.until_idle_s is not None and self._idle_long_enough(beats):
                 return
             self.on_tick()
             time.sleep(_TICK_S)
 
-    def _replace(self, context: Any, lifeline: Connection, child: _Child) -> _Child:
+    def _replace(self, context: Any, ends: tuple[Connection, Connection], child: _Child) -> _Child:
         code = child.process.exitcode
         quick = time.monotonic() - child.started < _QUICK_DEATH_S
         deaths = child.quick_deaths + 1 if quick else 0
@@ -113,7 +129,7 @@ class Supervisor:
         log.warning("worker %s ended with exit code %s; starting another", child.process.pid, code)
         self.restarts += 1
         time.sleep(_RESTART_PAUSE_S)
-        return self._start(context, lifeline, deaths)
+        return self._start(context, ends, deaths)
 
     def _look_at_lag(self, client: Any) -> None:
         if time.monotonic() - self._lag_at < _LAG_EVERY_S:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,20 +21,38 @@ from broker.slots import take_slot
 
 FENCED_EXIT = 3
 _STOP_PATIENCE_S = 25.0
+_GATE_S = 0.2
 
 
-def main(settings: Settings, slots_folder: Path, lifeline: Connection) -> None:
-    """Entry of a spawned worker. Ends when the parent lets go of `lifeline`, or dies."""
-    from broker.service import Worker  # noqa: PLC0415 (heavy, and only workers need it)
+def main(
+    settings: Settings,
+    slots_folder: Path,
+    lifeline: Connection,
+    gate: Connection,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Entry of a spawned worker. Ends when the parent lets go of `lifeline`, or dies.
 
+    gate : its other end is closed once there is all that a run stands on; the worker warms up until then
+    on_step : told of each part of the start that is done, by the names in bench_start.STEPS
+    """
+    on_step("process")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     stopping = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal: the parent decides
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     keep_freed_memory()
     threading.Thread(target=_follow_parent, args=(lifeline, stopping), daemon=True).start()
+    from broker.service import Worker  # noqa: PLC0415 (heavy, and only workers need it)
+
+    on_step("imports")
+
+    def wait() -> None:
+        while not (gate.poll(_GATE_S) or stopping.is_set()):
+            pass
+
     try:
-        Worker(settings, take_slot(slots_folder, settings.run.group), stopping.is_set).run()
+        Worker(settings, take_slot(slots_folder, settings.run.group), stopping.is_set, wait, on_step).run()
     except WorkerFenced as error:
         logging.error("%s", error)
         sys.exit(FENCED_EXIT)

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from broker.api.context import Context, ContextParameter
 from broker.api.subjects import SubjectVersion, same_schema, subject_versions
-from broker.assemble import SURVEY_NAMES
+from broker.assemble import survey_names
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND = 40401, 40402, 40403
@@ -157,7 +157,7 @@ def _schema(context: Context, identifier: int) -> str:
 
 
 def _subjects(context: Context) -> dict[str, list[SubjectVersion]]:
-    return subject_versions(context.state, SURVEY_NAMES)
+    return subject_versions(context.state, survey_names())
 
 
 def _uses(context: Context, identifier: int) -> list[SubjectVersion]:

@@ -34,14 +34,16 @@ def run(
 
     flags = {"run.workers": workers, "run.model": model, "metrics.port": metrics_port}
     settings = connected(settings_from(kafka, redis, **flags))
-    for line in prepare(settings):
-        print(line, file=sys.stderr)
+
+    def prepared() -> None:
+        for line in prepare(settings):
+            print(line, file=sys.stderr)
 
     def started(server: MetricsServer) -> None:
         where = settings.kafka.bootstrap_servers
         print(f"{settings.run.workers} worker(s) on {where}; metrics: {server.address}", file=sys.stderr)
 
-    supervisor = Supervisor(settings, data_dir() / "slots", until_idle, on_start=started)
+    supervisor = Supervisor(settings, data_dir() / "slots", until_idle, prepare=prepared, on_start=started)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.stop())
     supervisor.run()
