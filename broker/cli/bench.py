@@ -167,6 +167,35 @@ def hot_path(
         print(f"  {stage:12}{microseconds:10,.1f}")
 
 
+@bench.command("start")
+def start(
+    cold: Annotated[bool, typer.Option("--cold", help="With nothing compiled: minutes a start.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time from the start of a worker's process until it is ready to join the group, and of a whole run.
+
+    Runs on servers of its own, started for it and thrown away.
+    """
+    from broker.assemble import prepare, private_servers  # noqa: PLC0415
+    from broker.bench_start import STEPS, measure  # noqa: PLC0415
+    from broker.config import load  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as slots, private_servers(load(env={})) as settings:
+        prepare(settings)
+        result = measure(
+            settings, Path(slots), repeats=repeats, cold=cold, say=lambda text: print(text, file=sys.stderr)
+        )
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    print(f"start of a worker with {'an empty' if cold else 'a warm'} cache, s, median of {repeats}")
+    for step, seconds in result.steps.items():
+        print(f"  {step:10}{seconds:8.2f}  {STEPS[step]}")
+    print(f"a worker is ready to join after {result.ready:.2f} s")
+    print(f"`broker run` has joined after {result.run:.2f} s")
+
+
 def _line(what: str, microseconds: float, ours: float) -> str:
     return f"  {what:32}{microseconds:10,.1f}{microseconds / ours:9.2f} x"
 
