@@ -12,6 +12,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from broker.errors import BrokerError
+from broker.kernel_cache import ensure_place
 
 VERBS: list[tuple[str, str]] = [
     ("demo", "Everything on this machine: servers, alerts, pipeline, a live view"),
@@ -74,6 +75,7 @@ def _broker(
 
 def main() -> None:
     """Entry of the `broker` command: 0 done, 1 failed (and why, on stderr), 2 wrong usage."""
+    ensure_place()
     try:
         app()
     except BrokerError as error:
