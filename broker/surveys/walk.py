@@ -201,10 +201,10 @@ def _little(value, pos, size):  # type: ignore[no-untyped-def]
 @_kernel
 def _is_utf8(value, pos, end):  # type: ignore[no-untyped-def]
     """Whether bytes are UTF-8 as Python takes it: shortest forms only, no surrogates, up to U+10FFFF."""
-    high: Any = np.uint8(0)
+    together = np.uint8(0)
     for k in range(np.uint64(pos), np.uint64(end)):  # without a jump out of it, so that it becomes wide
-        high |= value[k]
-    if high < 0x80:
+        together |= value[k]
+    if together < 0x80:
         return True
     while pos < end:
         first = np.int64(value[pos])
