@@ -15,17 +15,23 @@ MIN_BAND_POINTS = 5
 MIN_POINTS = 10
 MIN_SPAN_DAYS = 2.0
 """Shorter series cannot tell a period from the rhythm of the nights."""
-MAX_SPAN_DAYS = 400.0
-"""Older points are left out: with MAX_FREQUENCIES this bounds the time a row can take."""
-MAX_FREQUENCY = 20.0
-"""Per day; lower where MAX_FREQUENCIES would not reach it: from a span of 200 days on."""
+MAX_FREQUENCY = 33.0
+"""Per day: the fastest delta Scuti stars."""
 OVERSAMPLING = 4.0
-MAX_FREQUENCIES = 16000
+MAX_WORK = 24e6
+"""Points times frequencies of the whole range: what bounds the time that a row can take. A longer or richer
+series is searched in windows that keep to it, whose powers add up, and then near their peaks as a whole."""
+CANDIDATES = 12
+"""Peaks that are looked at again: as a whole those of the windows, and with harmonics."""
+SERIOUS = 0.5
+"""Share of the highest peak's power from which on a peak's harmonics are asked."""
+SLOW_CYCLES = 8.0
+"""Periods of which a window holds fewer are searched in the whole series at once: they are few."""
 ALIAS_HALF_WIDTH = 0.02
 """Per day: so close to a whole number of cycles a day, or half the resolution, no period is accepted."""
 HARMONICS = 3
 SMALLEST_LOG10_FAP = -99.0
-REFINEMENTS = 40
+REFINEMENTS = 14
 _GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)
 
 
@@ -61,29 +67,125 @@ def best_period(time: F64, flux: F64, err: F64, starts: I64) -> F64:
     rows = (starts.shape[0] - 1) // 2
     result = np.full((rows, 3), np.nan)
     for row in range(rows):
-        first, middle, second, end = _usable(time, starts[2 * row], starts[2 * row + 1], starts[2 * row + 2])
-        split = middle - first
-        count, bands = split + end - second, 1 + (end > second)
+        first, middle, end = starts[2 * row], starts[2 * row + 1], starts[2 * row + 2]
+        if end - middle < MIN_BAND_POINTS:
+            end = middle
+        count, bands = end - first, 1 + (end > middle)
         if count < MIN_POINTS:
             continue
-        t = np.concatenate((time[first:middle], time[second:end]))
-        y = np.concatenate((flux[first:middle], flux[second:end]))
-        w = 1.0 / np.concatenate((err[first:middle], err[second:end])) ** 2
+        t, y = time[first:end], flux[first:end]
+        w = 1.0 / err[first:end] ** 2
+        whole = np.array([0, middle - first, count])[: bands + 1]
         span = t.max() - t.min()
-        scatter = _centre(y[:split], w[:split]) + (_centre(y[split:], w[split:]) if bands > 1 else 0.0)
+        scatter = _scatter(y, w, whole)
         if not (span >= MIN_SPAN_DAYS and scatter > 0.0 and np.isfinite(scatter)):
             continue
-        step = 1.0 / (OVERSAMPLING * span)
-        grid = int(min(MAX_FREQUENCY * OVERSAMPLING * span, MAX_FREQUENCIES))
-        power = periodogram(t, y, w, split, step, grid) / scatter
-        peak = _highest_peak(power, step)
-        if peak < 0:
+        frequency = _best_frequency(t, y, w, whole, span)
+        if not frequency > 0.0:
             continue
-        frequency = _refine(t, y, w, split, (peak - 1) * step, (peak + 1) * step)
-        z = min(_power_at(t, y, w, split, frequency) / scatter, 1.0)
+        z = min(_power_at(t, y, w, whole, frequency) / scatter, 1.0)
         result[row, 0], result[row, 1] = 1.0 / frequency, z
-        result[row, 2] = log10_false_alarm(z, count, bands, (grid * step - 1.0 / span) * span)
+        result[row, 2] = log10_false_alarm(z, count, bands, MAX_FREQUENCY * span - 1.0)
     return result
+
+
+@compiled
+def _best_frequency(t: F64, y: F64, w: F64, whole: I64, span: float) -> float:
+    """The frequency [1 / day] of the peak whose harmonics explain most, 0 if there is no peak.
+
+    whole : bounds of the bands. Of the peaks that are SERIOUS as sinusoids: what is a sinusoid's alias of a
+    day or a year has other harmonics.
+    """
+    step = 1.0 / (OVERSAMPLING * span)
+    peaks, power = _peaks(t, y, w, whole, span, step)
+    best, highest = 0.0, 0.0
+    for k in range(peaks.shape[0]):
+        if power[k] > SERIOUS * power.max():
+            near = _refine(t, y, w, whole, peaks[k] - step, peaks[k] + step)
+            explained = 0.0
+            for band in range(whole.shape[0] - 1):
+                i, j = whole[band], whole[band + 1]
+                explained += harmonics_chi2(t[i:j], y[i:j], w[i:j], near)
+            if explained > highest:
+                best, highest = near, explained
+    return best
+
+
+@compiled
+def _peaks(t: F64, y: F64, w: F64, whole: I64, span: float, step: float) -> tuple[F64, F64]:
+    """Frequencies [1 / day] of the highest peaks and their power; power 0 where there are fewer."""
+    window = min(span, MAX_WORK / (OVERSAMPLING * MAX_FREQUENCY * t.shape[0]))
+    coherent = window >= span
+    slow = int(MAX_FREQUENCY / step) if coherent else int(SLOW_CYCLES / window / step)
+    power = periodogram(t, y, w, whole, step, 1, slow)
+    found = _highest_peaks(power, step, 1, CANDIDATES)
+    frequency, height = np.zeros(2 * CANDIDATES), np.zeros(2 * CANDIDATES)
+    for k in range(CANDIDATES):
+        if found[k] > 0:
+            frequency[k], height[k] = found[k] * step, power[found[k] - 1]
+    if coherent:
+        return frequency, height
+    wide = 1.0 / (OVERSAMPLING * window)
+    first = int(SLOW_CYCLES / window / wide) - 1
+    summed = periodogram(t, y, w, _windows(t, whole, window), wide, first, int(MAX_FREQUENCY / wide) - first)
+    found = _highest_peaks(summed, wide, first, CANDIDATES)
+    for k in range(CANDIDATES):
+        if found[k] > 0:
+            begin = int((found[k] - 1) * wide / step)
+            near = periodogram(t, y, w, whole, step, begin, int(2.0 * wide / step) + 2)
+            j = np.argmax(near)
+            frequency[CANDIDATES + k], height[CANDIDATES + k] = (begin + j) * step, near[j]
+    return frequency, height
+
+
+@compiled
+def harmonics_chi2(t: F64, y: F64, w: F64, frequency: float) -> float:
+    """Chi2 about the mean that HARMONICS harmonics remove; 0 if the points do not determine them."""
+    normal, right, _ = normal_equations(t, y, w, frequency, HARMONICS)
+    total, first = normal[0, 0], right[0]
+    projected = right.copy()
+    if t.shape[0] <= 2 * right.shape[0] or not solve_symmetric(normal, right):
+        return 0.0
+    return float((projected * right).sum() - first * first / total)
+
+
+@compiled
+def normal_equations(t: F64, y: F64, w: F64, frequency: float, harmonics: int) -> tuple[F64, F64, float]:
+    """Of f = x0 + sum_k x(2k-1) cos 2 pi k t f + x(2k) sin 2 pi k t f: the matrix, lower triangle, the right
+    side, and sum w y^2."""
+    size = 2 * harmonics + 1
+    normal, right, square = np.zeros((size, size)), np.zeros(size), 0.0
+    terms = np.ones(size)
+    for i in range(t.shape[0]):
+        angle = 2.0 * np.pi * (t[i] * frequency % 1.0)
+        c, s = np.cos(angle), np.sin(angle)
+        terms[1], terms[2] = c, s
+        for k in range(1, harmonics):
+            terms[2 * k + 1] = terms[2 * k - 1] * c - terms[2 * k] * s
+            terms[2 * k + 2] = terms[2 * k - 1] * s + terms[2 * k] * c
+        square += w[i] * y[i] * y[i]
+        for a in range(size):
+            weighted = w[i] * terms[a]
+            right[a] += weighted * y[i]
+            for b in range(a + 1):
+                normal[a, b] += weighted * terms[b]
+    return normal, right, square
+
+
+@compiled
+def _windows(t: F64, whole: I64, window: float) -> I64:
+    """Bounds of stretches of up to `window` days within each band."""
+    bounds = np.zeros(t.shape[0] + 1, dtype=np.int64)
+    count = 0
+    for band in range(whole.shape[0] - 1):
+        begin = whole[band]
+        for i in range(whole[band], whole[band + 1]):
+            if t[i] - t[begin] > window:
+                count += 1
+                bounds[count] = begin = i
+        count += 1
+        bounds[count] = whole[band + 1]
+    return bounds[: count + 1].copy()
 
 
 @compiled
@@ -105,44 +207,35 @@ def log10_false_alarm(power: float, count: int, bands: int, frequencies: float) 
 
 
 @compiled
-def _usable(time: F64, first: int, middle: int, end: int) -> tuple[int, int, int, int]:
-    """Bounds of each band without what is too old, and an empty second one if it is too poor."""
-    newest = -np.inf
-    for i in range(first, end):
-        newest = max(newest, time[i])
-    second = middle
-    while first < middle and time[first] < newest - MAX_SPAN_DAYS:
-        first += 1
-    while second < end and time[second] < newest - MAX_SPAN_DAYS:
-        second += 1
-    return first, middle, second if end - second >= MIN_BAND_POINTS else end, end
-
-
-@compiled
-def _centre(y: F64, w: F64) -> float:
-    """Take the weighted mean off `y`, in place; gives the chi2 about it."""
-    y -= (w * y).sum() / w.sum()
-    return float((w * y * y).sum())
+def _scatter(y: F64, w: F64, bounds: I64) -> float:
+    """Chi2 about the weighted mean of each group."""
+    total = 0.0
+    for group in range(bounds.shape[0] - 1):
+        value, weight = y[bounds[group] : bounds[group + 1]], w[bounds[group] : bounds[group + 1]]
+        mean = (weight * value).sum() / weight.sum()
+        total += (weight * (value - mean) ** 2).sum()
+    return total
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def periodogram(t, y, w, split, step, grid):  # type: ignore[no-untyped-def]
-    """Chi2 that a floating-mean sinusoid of its own in each band removes, at (j + 1) * step, j < grid.
+def periodogram(t, y, w, bounds, step, first, grid):  # type: ignore[no-untyped-def]
+    """Chi2 that a floating-mean sinusoid of its own in each group removes, at (first + j) * step, j < grid.
 
-    t, y, w : (m,) time, flux less its band's mean, 1 / error^2;  split : where the second band begins.
+    t, y, w : (m,) time, flux, 1 / error^2;  bounds : (groups+1,) where they begin and end; a group with fewer
+    than MIN_BAND_POINTS points is left out: a sinusoid fits any.
     The phase of each point is advanced by a rotation from one frequency to the next, not by sines.
     """
     power = np.zeros(grid)
-    first = 0
-    for end in (split, t.shape[0]):
-        if end == first:
+    for group in range(bounds.shape[0] - 1):
+        begin, end = bounds[group], bounds[group + 1]
+        if end - begin < MIN_BAND_POINTS:
             continue
-        angle = 2.0 * np.pi * step * t[first:end]
+        angle = 2.0 * np.pi * step * t[begin:end]
         turn_c, turn_s = np.cos(angle), np.sin(angle)
-        c, s = np.ones(end - first), np.zeros(end - first)
-        weight = w[first:end]
-        value = weight * y[first:end]
+        c, s = np.cos((first - 1) * angle), np.sin((first - 1) * angle)
+        weight = w[begin:end]
         total = weight.sum()
+        value = weight * (y[begin:end] - (weight * y[begin:end]).sum() / total)
         for j in range(grid):
             yc = ys = mc = ms = cc = cs = 0.0
             for i in range(c.shape[0]):
@@ -161,47 +254,53 @@ def periodogram(t, y, w, split, step, grid):  # type: ignore[no-untyped-def]
             determinant = cc * ss - cs * cs
             if determinant > 1e-12 * total * total:
                 power[j] += (ss * yc * yc + cc * ys * ys - 2.0 * cs * yc * ys) / determinant
-        first = end
     return power
 
 
 @compiled
-def _power_at(t: F64, y: F64, w: F64, split: int, frequency: float) -> float:
+def _power_at(t: F64, y: F64, w: F64, bounds: I64, frequency: float) -> float:
     """The periodogram at one frequency."""
-    return float(periodogram(t, y, w, split, frequency, 1)[0])
+    return float(periodogram(t, y, w, bounds, frequency, 1, 1)[0])
 
 
 @compiled
-def _highest_peak(power: F64, step: float) -> int:
-    """The highest local maximum of the grid away from whole cycles a day; -1 if there is none.
+def _highest_peaks(power: F64, step: float, first: int, count: int) -> I64:
+    """The highest local maxima of the grid away from whole cycles a day, as multiples of the step; 0 for none.
 
-    A maximum only: the foot of a masked peak is no period. The grid begins at 1 / span.
+    power : (k,) at (first + j) * step. A maximum only: the foot of a masked peak is no period. Nothing is
+    slower than 1 / span, OVERSAMPLING steps of the grid.
     """
     half = max(ALIAS_HALF_WIDTH, 0.5 * OVERSAMPLING * step)
-    best, highest = -1, 0.0
-    for j in range(int(OVERSAMPLING) - 1, power.shape[0] - 1):
-        frequency = (j + 1) * step
+    best, highest = np.zeros(count, dtype=np.int64), np.zeros(count)
+    for j in range(max(int(OVERSAMPLING) - first, 1), power.shape[0] - 1):
+        if power[j] <= highest[-1] or power[j] < power[j - 1] or power[j] < power[j + 1]:
+            continue
+        frequency = (first + j) * step
         nearest = np.round(frequency)
-        masked = nearest >= 1.0 and abs(frequency - nearest) < half
-        if not masked and power[j] > highest and power[j] >= power[j - 1] and power[j] >= power[j + 1]:
-            best, highest = j + 1, power[j]
+        if nearest >= 1.0 and abs(frequency - nearest) < half:
+            continue
+        k = count - 1
+        while k > 0 and highest[k - 1] < power[j]:
+            highest[k], best[k] = highest[k - 1], best[k - 1]
+            k -= 1
+        highest[k], best[k] = power[j], first + j
     return best
 
 
 @compiled
-def _refine(t: F64, y: F64, w: F64, split: int, low: float, high: float) -> float:
+def _refine(t: F64, y: F64, w: F64, bounds: I64, low: float, high: float) -> float:
     """The frequency of the highest power between two, by golden section."""
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    power_left, power_right = _power_at(t, y, w, split, left), _power_at(t, y, w, split, right)
+    power_left, power_right = _power_at(t, y, w, bounds, left), _power_at(t, y, w, bounds, right)
     for _ in range(REFINEMENTS):
         if power_left >= power_right:
             high, right, power_right = right, left, power_left
             left = high - _GOLDEN * (high - low)
-            power_left = _power_at(t, y, w, split, left)
+            power_left = _power_at(t, y, w, bounds, left)
         else:
             low, left, power_left = left, right, power_right
             right = low + _GOLDEN * (high - low)
-            power_right = _power_at(t, y, w, split, right)
+            power_right = _power_at(t, y, w, bounds, right)
     return 0.5 * (low + high)
 
 
@@ -216,7 +315,7 @@ def fourier_shape(time: F64, flux: F64, err: F64, starts: I64, period: F64) -> F
     result = np.full((period.shape[0], 5), np.nan)
     size = 2 * HARMONICS + 1
     for row in range(period.shape[0]):
-        first, middle, _, _ = _usable(time, starts[2 * row], starts[2 * row + 1], starts[2 * row + 2])
+        first, middle = starts[2 * row], starts[2 * row + 1]
         if not period[row] > 0.0 or middle - first < MIN_POINTS:
             continue
         normal, right = np.zeros((size, size)), np.zeros(size)

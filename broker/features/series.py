@@ -14,7 +14,7 @@ from broker.astro.bands import NO_BAND
 from broker.features.measurements import F64, I64, U8, Points, compiled, points_with_roles
 from broker.lightcurves import FORCED, LightCurves
 
-MAX_POINTS = 256
+MAX_POINTS = 512
 """Points used a band, the newest: what bounds the time that a row can take."""
 
 
