@@ -164,6 +164,32 @@ FEATURES: list[Feature] = [
     Feature("drw_tau_days", "day", "relaxation time of the most likely damped random walk", _KELLY),
     Feature("drw_sigma", "nJy", "amplitude of that random walk on long time scales", _KELLY),
     Feature("drw_gain", "", "log likelihood of that random walk over white noise's", _KELLY),
+    Feature(
+        "cycle_power", "", "share of the chi2 that three harmonics of the period remove, best-sampled band"
+    ),
+    Feature("cycle_double_gain", "", "share of what is left that harmonics of twice the period remove"),
+    Feature(
+        "cycle_half_ratio", "", "shallower over deeper minimum of the cycle at twice the period; 1 if alike"
+    ),
+    Feature("cycle_rise", "", "fraction of the fitted cycle from its minimum to its maximum"),
+    Feature("cycle_level", "", "where the fitted cycle's mean lies: 0 at its minimum, 1 at its maximum"),
+    Feature("cycle_width", "", "fraction of the fitted cycle above the middle of its minimum and maximum"),
+    Feature("cycle_skew", "", "asymmetry of the fitted cycle's fluxes; < 0 for eclipses"),
+    Feature(
+        "cycle_eta", "", "von Neumann's ratio of the fluxes in order of phase; small if they repeat", _KIM
+    ),
+    Feature("cycle_double_eta", "", "the same in order of the phase of twice the period", _KIM),
+    Feature(
+        "cycle_residual_eta", "", "von Neumann's ratio about the fitted cycle; small if slow changes are left"
+    ),
+    Feature("series_eta", "", "von Neumann's ratio of the fluxes of the best-sampled band, in order of time"),
+    Feature("total_std", "mag", "sample standard deviation of the total magnitudes, in the alert's band"),
+    Feature("total_range_90", "mag", "range of the middle 90 % of the total magnitudes, in the alert's band"),
+    Feature(
+        "total_level_90", "", "where the median lies in that range: 0 at the bright end, 1 at the faint end"
+    ),
+    Feature("total_level_96", "", "where the median lies in the middle 96 % of the total magnitudes"),
+    Feature("total_skew", "", "asymmetry of the total magnitudes, > 0 if it has faint outliers"),
 ]
 """The columns of the matrix. Append only: models name a prefix of this list."""
 

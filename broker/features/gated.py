@@ -26,6 +26,8 @@ GATED_NAMES = (
     "period_days", "period_power", "period_log10_fap", "fourier_amplitude", "fourier_r21", "fourier_r31",
     "fourier_phi21", "fourier_phi31", "fit_days_since_peak", "fit_rise_days", "fit_fall_days",
     "fit_peak_flux_g", "fit_peak_flux_r", "fit_chi2", "fit_gain", "drw_tau_days", "drw_sigma", "drw_gain",
+    "cycle_power", "cycle_double_gain", "cycle_half_ratio", "cycle_rise", "cycle_level", "cycle_width",
+    "cycle_skew", "cycle_eta", "cycle_double_eta", "cycle_residual_eta", "series_eta",
 )  # fmt: skip
 """Their order in the cache."""
 AGES = tuple(GATED_NAMES.index(name) for name in ("fit_days_since_peak",))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from broker.astro.bands import BAND_INDEX
+from broker.features.harmonics import solve_symmetric
 from broker.features.measurements import F64, FEATURE_BANDS, I64, compiled
-from broker.features.periodicity import solve_symmetric
 from broker.features.series import Series
 
 MIN_POINTS = 6

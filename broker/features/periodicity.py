@@ -7,6 +7,8 @@ import math
 import numba
 import numpy as np
 
+from broker.features.cycle import fold
+from broker.features.harmonics import harmonics_chi2, normal_equations, solve_symmetric
 from broker.features.measurements import F64, I64, compiled
 from broker.features.series import Series
 
@@ -49,6 +51,7 @@ def periodicity(s: Series) -> dict[str, F64]:
         "fourier_r31": shape[:, 2],
         "fourier_phi21": shape[:, 3],
         "fourier_phi31": shape[:, 4],
+        **fold(s.time, s.flux, s.err, s.starts, found[:, 0]),
     }
 
 
@@ -60,7 +63,8 @@ def best_period(time: F64, flux: F64, err: F64, starts: I64) -> F64:
     Returns (n, 3): period [day], power (share of the chi2 about the means that the sinusoids remove, 0..1)
     and log10 of the probability that noise alone reaches it; NaN where fewer than MIN_POINTS points span
     MIN_SPAN_DAYS, or no frequency of the grid is a peak. Frequencies from 1 / span to MAX_FREQUENCY, without
-    those near whole cycles a day; the grid's peak is refined by golden section.
+    those near whole cycles a day; of its highest peaks, refined by golden section, the one whose harmonics
+    explain most. The probability is that of the highest peak of noise.
     Source: Lomb 1976, Ap&SS 39, 447; Zechmeister & Kürster 2009, A&A 496, 577 (floating mean); bands joined
     by their chi2: VanderPlas & Ivezić 2015, ApJ 812, 18.
     """
@@ -105,7 +109,7 @@ def _best_frequency(t: F64, y: F64, w: F64, whole: I64, span: float) -> float:
             explained = 0.0
             for band in range(whole.shape[0] - 1):
                 i, j = whole[band], whole[band + 1]
-                explained += harmonics_chi2(t[i:j], y[i:j], w[i:j], near)
+                explained += harmonics_chi2(t[i:j], y[i:j], w[i:j], near, HARMONICS)
             if explained > highest:
                 best, highest = near, explained
     return best
@@ -136,40 +140,6 @@ def _peaks(t: F64, y: F64, w: F64, whole: I64, span: float, step: float) -> tupl
             j = np.argmax(near)
             frequency[CANDIDATES + k], height[CANDIDATES + k] = (begin + j) * step, near[j]
     return frequency, height
-
-
-@compiled
-def harmonics_chi2(t: F64, y: F64, w: F64, frequency: float) -> float:
-    """Chi2 about the mean that HARMONICS harmonics remove; 0 if the points do not determine them."""
-    normal, right, _ = normal_equations(t, y, w, frequency, HARMONICS)
-    total, first = normal[0, 0], right[0]
-    projected = right.copy()
-    if t.shape[0] <= 2 * right.shape[0] or not solve_symmetric(normal, right):
-        return 0.0
-    return float((projected * right).sum() - first * first / total)
-
-
-@compiled
-def normal_equations(t: F64, y: F64, w: F64, frequency: float, harmonics: int) -> tuple[F64, F64, float]:
-    """Of f = x0 + sum_k x(2k-1) cos 2 pi k t f + x(2k) sin 2 pi k t f: the matrix, lower triangle, the right
-    side, and sum w y^2."""
-    size = 2 * harmonics + 1
-    normal, right, square = np.zeros((size, size)), np.zeros(size), 0.0
-    terms = np.ones(size)
-    for i in range(t.shape[0]):
-        angle = 2.0 * np.pi * (t[i] * frequency % 1.0)
-        c, s = np.cos(angle), np.sin(angle)
-        terms[1], terms[2] = c, s
-        for k in range(1, harmonics):
-            terms[2 * k + 1] = terms[2 * k - 1] * c - terms[2 * k] * s
-            terms[2 * k + 2] = terms[2 * k - 1] * s + terms[2 * k] * c
-        square += w[i] * y[i] * y[i]
-        for a in range(size):
-            weighted = w[i] * terms[a]
-            right[a] += weighted * y[i]
-            for b in range(a + 1):
-                normal[a, b] += weighted * terms[b]
-    return normal, right, square
 
 
 @compiled
@@ -265,10 +235,10 @@ def _power_at(t: F64, y: F64, w: F64, bounds: I64, frequency: float) -> float:
 
 @compiled
 def _highest_peaks(power: F64, step: float, first: int, count: int) -> I64:
-    """The highest local maxima of the grid away from whole cycles a day, as multiples of the step; 0 for none.
+    """The grid's highest local maxima away from whole cycles a day, as multiples of its step; 0 for none.
 
-    power : (k,) at (first + j) * step. A maximum only: the foot of a masked peak is no period. Nothing is
-    slower than 1 / span, OVERSAMPLING steps of the grid.
+    power : (k,) at (first + j) * step;  returns (count,), highest first. A maximum only: the foot of a masked
+    peak is no period. Nothing is slower than 1 / span, OVERSAMPLING steps of the grid.
     """
     half = max(ALIAS_HALF_WIDTH, 0.5 * OVERSAMPLING * step)
     best, highest = np.zeros(count, dtype=np.int64), np.zeros(count)
@@ -313,21 +283,12 @@ def fourier_shape(time: F64, flux: F64, err: F64, starts: I64, period: F64) -> F
     there is no period or MIN_POINTS is not reached.  Source: Simon & Lee 1981, ApJ 248, 291.
     """
     result = np.full((period.shape[0], 5), np.nan)
-    size = 2 * HARMONICS + 1
     for row in range(period.shape[0]):
-        first, middle = starts[2 * row], starts[2 * row + 1]
-        if not period[row] > 0.0 or middle - first < MIN_POINTS:
+        first, end = starts[2 * row], starts[2 * row + 1]
+        if not period[row] > 0.0 or end - first < MIN_POINTS:
             continue
-        normal, right = np.zeros((size, size)), np.zeros(size)
-        terms = np.ones(size)
-        for i in range(first, middle):
-            for k in range(1, HARMONICS + 1):
-                angle = 2.0 * np.pi * k * time[i] / period[row]
-                terms[2 * k - 1], terms[2 * k] = np.cos(angle), np.sin(angle)
-            for a in range(size):
-                right[a] += terms[a] * flux[i] / err[i] ** 2
-                for b in range(a + 1):
-                    normal[a, b] += terms[a] * terms[b] / err[i] ** 2
+        t, y, w = time[first:end], flux[first:end], 1.0 / err[first:end] ** 2
+        normal, right, _ = normal_equations(t, y, w, 1.0 / period[row], HARMONICS)
         if not solve_symmetric(normal, right):
             continue
         amplitude, phase = np.zeros(HARMONICS), np.zeros(HARMONICS)
@@ -341,30 +302,3 @@ def fourier_shape(time: F64, flux: F64, err: F64, starts: I64, period: F64) -> F
             result[row, k] = amplitude[k] / amplitude[0]
             result[row, 2 + k] = (phase[k] - (k + 1) * phase[0]) % (2.0 * np.pi)
     return result
-
-
-@compiled
-def solve_symmetric(matrix: F64, right: F64) -> bool:
-    """Solve a positive definite system by Cholesky's method, in place; False if it is (nearly) singular.
-
-    matrix : (k, k), its lower triangle is read and replaced;  right : (k,), replaced by the solution.
-    """
-    size = right.shape[0]
-    for a in range(size):
-        diagonal = matrix[a, a]
-        for b in range(a + 1):
-            for c in range(b):
-                matrix[a, b] -= matrix[a, c] * matrix[b, c]
-            if b < a:
-                matrix[a, b] /= matrix[b, b]
-        if not matrix[a, a] > 1e-10 * diagonal:
-            return False
-        matrix[a, a] = np.sqrt(matrix[a, a])
-        for c in range(a):
-            right[a] -= matrix[a, c] * right[c]
-        right[a] /= matrix[a, a]
-    for a in range(size - 1, -1, -1):
-        for c in range(a + 1, size):
-            right[a] -= matrix[c, a] * right[c]
-        right[a] /= matrix[a, a]
-    return True
