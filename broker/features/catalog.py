@@ -17,6 +17,7 @@ from broker.features.rise_and_decline import rise_and_decline
 from broker.features.shape import shape
 from broker.features.total_flux import total_flux
 from broker.features.variability import variability
+from broker.features.width import width
 from broker.lightcurves import DETECTION, LightCurves, empty_points
 from broker.table import ColumnSpec
 
@@ -46,6 +47,7 @@ _RICHARDS = "Richards et al. 2011, ApJ 733, 10"
 _KIM = "Kim et al. 2014, A&A 566, A43"
 _SIMON_LEE = "Simon & Lee 1981, ApJ 248, 291"
 _BAZIN = "Bazin et al. 2009, A&A 499, 653"
+_PHILLIPS = "after Phillips 1993, ApJL 413, 105"
 _KELLY = "Kelly et al. 2009, ApJ 698, 895"
 
 FEATURES: list[Feature] = [
@@ -190,6 +192,14 @@ FEATURES: list[Feature] = [
     ),
     Feature("total_level_96", "", "where the median lies in the middle 96 % of the total magnitudes"),
     Feature("total_skew", "", "asymmetry of the total magnitudes, > 0 if it has faint outliers"),
+    Feature("rise_50_days", "day", "from half the peak flux to the peak, in the better sampled of g and r"),
+    Feature("rise_75_days", "day", "from 75 % of the peak flux to the peak, in that band"),
+    Feature("fall_75_days", "day", "from the peak to 75 % of its flux, in that band"),
+    Feature("fall_50_days", "day", "from the peak to half its flux, in that band"),
+    Feature("fall_25_days", "day", "from the peak to a quarter of its flux, in that band"),
+    Feature("fade_15d", "mag", "fading in the 15 d after the peak, in that band", _PHILLIPS),
+    Feature("fade_30d", "mag", "fading in the 30 d after the peak, in that band", _PHILLIPS),
+    Feature("width_days", "day", "integral of the flux over its peak, in that band"),
 ]
 """The columns of the matrix. Append only: models name a prefix of this list."""
 
@@ -205,6 +215,7 @@ FAMILIES: list[Callable[[Measurements], dict[str, F64]]] = [
     variability,
     colour,
     total_flux,
+    width,
 ]
 """What is computed for every alert; the features of gated.GATED_NAMES come from there."""
 
