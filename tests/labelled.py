@@ -39,8 +39,23 @@ def object_rows(label: str, name: str, group: str, rng: np.random.Generator) -> 
     return {"source": source, "object": name, "label": label, "group": group}, photometry
 
 
-def write_folder(folder: Path, counts: dict[str, int]) -> Path:
-    """A labelled folder with some objects of each class, every fourth one under two names."""
+def star_rows(label: str, name: str, rng: np.random.Generator) -> tuple[Row, list[Row]]:
+    """Label and photometry of a periodic star: eclipses, or the sawtooth of an RR Lyrae star."""
+    source = "asas_richards12"
+    days = np.sort(rng.uniform(0.0, 900.0, 80))
+    phase = days / rng.uniform(0.45, 0.65) % 1.0
+    dips = 0.7 * (np.abs(phase - 0.5) < 0.06) + 0.4 * (np.minimum(phase, 1.0 - phase) < 0.06)
+    mags = 11.0 + (dips if label == "EB" else 0.9 * phase) + rng.normal(0.0, 0.02, len(days))
+    base: Row = {"source": source, "object": name, "flux": None, "fluxerr": None, "upperlimit": False}
+    photometry: list[Row] = [
+        {**base, "mjd": 53_000.0 + day, "band": "V", "mag": mag, "magerr": 0.02}
+        for day, mag in zip(days, mags, strict=True)
+    ]
+    return {"source": source, "object": name, "label": label, "group": f"group {name}"}, photometry
+
+
+def write_folder(folder: Path, counts: dict[str, int], stars: dict[str, int] | None = None) -> Path:
+    """A labelled folder with some objects of each class, every fourth one under two names, and some stars."""
     rng = np.random.default_rng(11)
     labels: list[Row] = []
     photometry: list[Row] = []
@@ -50,6 +65,11 @@ def write_folder(folder: Path, counts: dict[str, int]) -> Path:
                 own, rows = object_rows(label, name, f"group {label}{i}", rng)
                 labels.append(own)
                 photometry.extend(rows)
+    for label, count in (stars or {}).items():
+        for i in range(count):
+            own, rows = star_rows(label, f"{label}{i}", rng)
+            labels.append(own)
+            photometry.extend(rows)
     types = {"flux": pa.float32(), "fluxerr": pa.float32(), "mag": pa.float64(), "magerr": pa.float64()}
     table = pa.Table.from_pylist(photometry)
     for name, kind in types.items():

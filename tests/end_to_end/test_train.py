@@ -1,24 +1,36 @@
-"""`broker train` by the command line, and a run that scores with the bundle it made."""
+"""`broker train` and `broker evaluate` by the command line, and a run that scores with their bundle."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from harness import Shell, decoded
 from labelled import write_folder
 
 from broker.embedded import owned
 
+CLASSES = ("EB", "RRLyrae")
+
 
 def test_a_trained_bundle_scores_the_stream(tmp_path: Path) -> None:
     data = tmp_path / "labelled"
     data.mkdir()
-    write_folder(data, {"SNIa": 60, "AGN": 45})
-    said = Shell(None, tmp_path)("train", "--data", "labelled", "--out", "made", "--seed", "2")
+    write_folder(data, {"SNIa": 20, "AGN": 20}, {"EB": 30, "RRLyrae": 30})
+    shell = Shell(None, tmp_path)
+    words = ("--data", "labelled", "--task", "periodic", "--budget", "1", "--seed", "2")
+    said = shell("train", *words, "--out", "made")
     bundle = next(line.split(": ", 1)[1] for line in said.splitlines() if line.startswith("bundle: "))
     report = next(line.split(": ", 1)[1] for line in said.splitlines() if line.startswith("report: "))
     assert "confusion" in (tmp_path / report).read_text().lower()
+    shell("evaluate", "--data", "labelled", "--model", bundle, "--out", "judged")
+    predictions = pq.read_table(tmp_path / "judged" / "predictions.parquet").to_pylist()
+    assert len(predictions) == 60
+    assert (
+        sum(row["object"].startswith(max(CLASSES, key=lambda c: row[f"prob_{c}"])) for row in predictions)
+        > 50
+    )
     manifest = json.loads((tmp_path / bundle / "manifest.json").read_text())
     with owned(quiet=True) as servers:
         shell = Shell(servers.addresses, tmp_path)

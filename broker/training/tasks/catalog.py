@@ -3,5 +3,17 @@
 from __future__ import annotations
 
 from broker.training.task import Task
+from broker.training.tasks import periodic, transient
 
-TASKS: list[Task] = []
+TASKS: list[Task] = [
+    Task(
+        transient.NAME, "transient", transient.CLASSES, transient.INPUTS,
+        tuple(name for name in transient.INPUTS if name.startswith("fit_")), transient.SOURCES, 5,
+        transient.samples, transient.last_states, transient.early_states,
+    ),
+    Task(
+        periodic.NAME, "periodic", periodic.CLASSES, periodic.INPUTS,
+        tuple(name for name in periodic.INPUTS if name.startswith(("fourier_", "period_"))), periodic.SOURCES, 10,
+        periodic.samples, periodic.last_states, periodic.early_states,
+    ),
+]  # fmt: skip
