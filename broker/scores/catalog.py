@@ -12,6 +12,7 @@ import numpy as np
 from broker.errors import BundleError
 from broker.scores.anomaly import ANOMALY_SPECS, load_anomaly
 from broker.scores.bundle import Manifest, read_manifest
+from broker.scores.counterpart import COUNTERPART_SPECS, load_counterpart
 from broker.scores.stages import F64, STAGE_SPECS, load_stages
 from broker.table import ColumnSpec
 
@@ -38,6 +39,7 @@ class Kind:
 
 SCORERS: list[Kind] = [
     Kind("stages", STAGE_SPECS, load_stages),
+    Kind("counterpart", COUNTERPART_SPECS, load_counterpart),
     Kind("anomaly", ANOMALY_SPECS, load_anomaly),
 ]
 

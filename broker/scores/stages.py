@@ -14,6 +14,7 @@ from broker.errors import BundleError
 from broker.scores.bundle import Manifest, StageSpec, column_indices
 from broker.scores.calibration import Calibration
 from broker.scores.models import Model, load_model
+from broker.scores.novelty import NOVELTY_SPECS, Novelty, load_novelty
 from broker.scores.taxonomy import FAMILIES, FAMILY_OF, LEAVES
 from broker.table import ColumnSpec
 
@@ -37,8 +38,11 @@ STAGE_SPECS: tuple[ColumnSpec, ...] = (
     ColumnSpec(
         "class_set_bits", "", "the classes of the 90 % set: bit k is the k-th prob_ column, the lowest first"
     ),
+    *NOVELTY_SPECS,
 )
 _DETECTIONS = "n_detections"
+NOVELTY_FILE = ".novelty.npz"
+"""Ending of the file with a stage's reference for novelty."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,13 @@ class Stage:
     least_detections: int
     model: Model
     calibration: Calibration
+    reference: Novelty | None = None
+
+    def novelty(self, matrix: F64, probabilities: F64) -> F64:
+        """(n,) how unlike the stage's training sample each row is, 0..1; NaN without a reference."""
+        if self.reference is None or len(matrix) == 0:
+            return np.full(len(matrix), np.nan)
+        return self.reference.score(matrix[:, self.inputs], probabilities)
 
     def probabilities(self, matrix: F64) -> F64:
         """(n, len(classes)) calibrated probabilities.  matrix : (n, k) features, then context."""
@@ -79,36 +90,44 @@ class Stages:
 
         matrix : (n, k) features, then context, NaN where unknown. Over the known leaves each row sums to 1.
         """
-        families, inside = self._families(matrix)
+        families = self._families(matrix)
         leaves = np.full((len(matrix), len(LEAVES)), np.nan)
         sets = np.zeros(leaves.shape, dtype=bool)
         totals = np.full((len(matrix), len(FAMILIES)), np.nan)
-        for family, probability in families.items():
-            columns, share, within = self._leaves(family, matrix)
-            leaves[:, columns] = probability[:, np.newaxis] * share
-            sets[:, columns] = inside[family][:, np.newaxis] & within
+        novelty = families.novelty.copy()
+        for place, family in enumerate(families.names):
+            columns, within = self._leaves(family, matrix)
+            probability = families.probabilities[:, place]
+            leaves[:, columns] = probability[:, np.newaxis] * within.probabilities
+            sets[:, columns] = families.inside[:, [place]] & within.inside
             totals[:, list(FAMILIES).index(family)] = probability
+            likely = families.probabilities.argmax(axis=1) == place
+            novelty = np.where(likely, np.fmax(novelty, within.novelty), novelty)
         if len(matrix):
             sets[np.arange(len(matrix)), np.nanargmax(leaves, axis=1)] = True
         bits = sets @ (2.0 ** np.arange(len(LEAVES)))
-        return np.column_stack([leaves, totals, sets.sum(axis=1), bits])
+        return np.column_stack([leaves, totals, sets.sum(axis=1), bits, novelty])
 
-    def _families(self, matrix: F64) -> tuple[dict[str, F64], dict[str, Mask]]:
-        """For each known family its probability and whether it is in the set, (n,) each."""
+    def _families(self, matrix: F64) -> _Judged:
+        """What is said of each known family."""
         if self.family is None:
-            only = {family: np.ones(len(matrix)) for family in self.within}
-            return only, {family: np.ones(len(matrix), dtype=bool) for family in self.within}
+            names = tuple(self.within)
+            sure = np.ones((len(matrix), len(names)))
+            return _Judged(names, sure, sure > 0.0, np.full(len(matrix), np.nan))
         probabilities = self.family.probabilities(matrix)
-        inside = self.family.calibration.class_set(probabilities)
-        names = self.family.classes
-        return dict(zip(names, probabilities.T, strict=True)), dict(zip(names, inside.T, strict=True))
+        return _Judged(
+            self.family.classes,
+            probabilities,
+            self.family.calibration.class_set(probabilities),
+            self.family.novelty(matrix, probabilities),
+        )
 
-    def _leaves(self, family: str, matrix: F64) -> tuple[list[int], F64, Mask]:
-        """(columns, share (n, leaves), whether in the set (n, leaves)) of a family's known leaves."""
+    def _leaves(self, family: str, matrix: F64) -> tuple[list[int], _Judged]:
+        """(columns, what is said) of each known leaf of a family, the family taken for granted."""
         shares, stage = dict(self.shares.get(family, {})), self.within.get(family)
-        names = [leaf for leaf in LEAVES if leaf in shares or (stage and leaf in stage.classes)]
+        names = tuple(leaf for leaf in LEAVES if leaf in shares or (stage and leaf in stage.classes))
         share = np.tile([shares.get(leaf, 0.0) for leaf in names], (len(matrix), 1))
-        inside = np.ones(share.shape, dtype=bool)
+        inside, novelty = np.ones(share.shape, dtype=bool), np.full(len(matrix), np.nan)
         if stage is not None and len(matrix):
             rows = np.flatnonzero(matrix[:, self.detections] >= stage.least_detections)
             if not shares:  # nothing is known without the stage
@@ -119,7 +138,18 @@ class Stages:
             share[np.ix_(rows, places)] = probabilities
             inside[rows] = False
             inside[np.ix_(rows, places)] = stage.calibration.class_set(probabilities)
-        return [LEAVES.index(leaf) for leaf in names], share, inside
+            novelty[rows] = stage.novelty(matrix[rows], probabilities)
+        return [LEAVES.index(leaf) for leaf in names], _Judged(names, share, inside, novelty)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Of some classes: probabilities and whether in the set (n, c), and the rows' novelty (n,)."""
+
+    names: tuple[str, ...]
+    probabilities: F64
+    inside: Mask
+    novelty: F64
 
 
 def in_set(bits: npt.NDArray[Any], leaf: str) -> Mask:
@@ -162,7 +192,11 @@ def _load_stage(folder: Path, manifest: Manifest, spec: StageSpec) -> Stage:
             f"bundle {folder}: stage {spec.name!r} has {len(spec.classes)} classes, its model or its "
             "calibration another number"
         )
-    return Stage(spec.name, spec.parent, spec.classes, inputs, spec.least_detections, model, calibration)
+    path = folder / f"{spec.name}{NOVELTY_FILE}"
+    reference = load_novelty(path, len(inputs), len(spec.classes)) if path.exists() else None
+    return Stage(
+        spec.name, spec.parent, spec.classes, inputs, spec.least_detections, model, calibration, reference
+    )
 
 
 def _check_shares(folder: Path, manifest: Manifest, family: Stage | None) -> None:

@@ -16,12 +16,14 @@ from broker.features.catalog import FEATURES
 from broker.scores.anomaly import load_anomaly
 from broker.scores.bundle import Manifest, read_manifest
 from broker.scores.catalog import DEFAULT_BUNDLE
+from broker.scores.counterpart import Counterpart, load_counterpart
 from broker.scores.stages import STAGE_SPECS, Stages, load_stages, set_names
 from broker.scores.taxonomy import FAMILIES, LEAVES
 from broker.training.evaluate import Figure, balanced_accuracy, bootstrap
 from broker.training.report import table
 from broker.training.sample import F64, Sample, joined
 from broker.training.task import Task
+from broker.training.tasks import counterpart
 
 States = Callable[[Task], Callable[[Path], Sample]]
 
@@ -69,11 +71,19 @@ def evaluate_folder(data: Path, out: Path, tasks: Sequence[Task], bundle: Path |
     early = answers(data, tasks, folder, manifest, stages, lambda task: task.early_states)
     pq.write_table(prediction_table(last), out / "predictions.parquet")
     pq.write_table(prediction_table(early), out / "early.parquet")
+    write_counterparts(data, out, folder, manifest)
     page = out / "report.md"
     page.write_text(report(manifest, last, early))
     return Evaluated(
         out / "predictions.parquet", out / "early.parquet", page, sum(len(one.sample) for one in last)
     )
+
+
+def write_counterparts(data: Path, out: Path, folder: Path, manifest: Manifest) -> None:
+    """Write sdss.parquet where the folder has stars, galaxies and quasars and the bundle knows about them."""
+    models = load_counterpart(folder, manifest)
+    if (data / counterpart.TABLE).exists() and isinstance(models, Counterpart):
+        pq.write_table(counterpart.predictions(data, models), out / "sdss.parquet")
 
 
 def answers(
@@ -128,6 +138,7 @@ def prediction_table(found: Sequence[Answer]) -> pa.Table:
         columns[name] = pa.array(scores[:, position[name]], from_pandas=True)
     bits = scores[:, position["class_set_bits"]]
     columns["class_set"] = pa.array([set_names(value) for value in bits], type=pa.list_(pa.string()))
+    columns["novelty"] = pa.array(scores[:, position["novelty"]], from_pandas=True)
     columns["anomaly"] = np.concatenate([one.anomaly for one in found])
     return pa.table(columns)
 

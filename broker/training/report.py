@@ -28,7 +28,7 @@ def write_report(folder: Path, results: Results) -> Path:
     text = [f"# {results.name}: training report", _INTRODUCTION, "When not to trust it:"]
     text += [bullets(warnings(results))]
     text += [part for stage in results.stages for part in _stage(stage)]
-    page.write_text("\n\n".join([*text, *_anomaly(results)]) + "\n")
+    page.write_text("\n\n".join([*text, *_counterpart(results), *_anomaly(results)]) + "\n")
     return page
 
 
@@ -46,6 +46,7 @@ def _stage(stage: StageResult) -> Iterator[str]:
     yield from _choice(stage)
     yield from _test(stage)
     yield from _controls(stage)
+    yield from _novelty(stage)
 
 
 def _sample(stage: StageResult) -> Iterator[str]:
@@ -121,6 +122,51 @@ def _controls(stage: StageResult) -> Iterator[str]:
         accuracy of {stage.source_alone:.2f} on the classes.""")
     yield "### Does the source give the class away?"
     yield _control_table(stage.controls) if stage.controls else "There is one source only."
+
+
+def _novelty(stage: StageResult) -> Iterator[str]:
+    if stage.left_out_novelty:
+        yield "### Would a class that it never saw look new?"
+        rows = [
+            [one.name, one.objects, f"{one.auc:.2f} ({one.low:.2f}-{one.high:.2f})"]
+            for one in stage.left_out_novelty
+        ]
+        yield table(["left out", "objects", "AUC of novelty against new objects of the others"], rows)
+
+
+def _counterpart(results: Results) -> Iterator[str]:
+    found = results.counterpart
+    if found is None:
+        return
+    yield "## Counterpart: star, galaxy or quasar by griz colours"
+    yield "Test objects: " + ", ".join(f"{name} {count}" for name, count in found.objects.items()) + "."
+    yield table(["model", "balanced accuracy"], found.balanced.items())
+    header = ["r [mag]", "objects", "completeness", "contamination"]
+
+    def each(values: dict[str, float]) -> str:
+        return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+
+    yield table(
+        header,
+        [
+            [
+                f"{one.brightest:g}-{one.faintest:g}",
+                ", ".join(f"{name} {count}" for name, count in one.objects.items()),
+                each(one.completeness),
+                each(one.contamination),
+            ]
+            for one in found.table
+        ],
+    )
+    yield "Photometric redshift; dz = (z_phot - z) / (1 + z):"
+    yield table(
+        ["by", "of", "objects", "scatter of dz", "|dz| > 0.15", "in the 80 % interval"],
+        [
+            [way, name, one.objects, one.scatter, one.outliers, one.coverage]
+            for way, rows in found.redshift.items()
+            for name, one in rows.items()
+        ],
+    )
 
 
 def _anomaly(results: Results) -> Iterator[str]:

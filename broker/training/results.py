@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broker.scores.novelty import Novelty
 from broker.training.baselines import Baseline
 from broker.training.controls import Control
 from broker.training.evaluate import Evaluation
+from broker.training.novelty import LeftOut
 from broker.training.sample import Sample
 from broker.training.selection import Chosen
 from broker.training.task import Task
+from broker.training.tasks import counterpart
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class StageResult:
     learnt, test : the development and the test part;  figures : on the test part
     across       : within each source, and from each to each other, all objects
     source_alone : balanced accuracy of the best guess from the name of the source
+    novelty      : what is usual;  left_out_novelty : whether each class would be new, had it been left out
     left_out     : labels that no class was made of, with their number of objects
     """
 
@@ -30,6 +34,8 @@ class StageResult:
     baselines: list[Baseline]
     controls: list[Control]
     across: list[Control]
+    novelty: Novelty
+    left_out_novelty: list[LeftOut]
     source_alone: float
     left_out: dict[str, int]
 
@@ -39,6 +45,7 @@ class Results:
     """The run.
 
     shares : for each family the shares of its leaves that are assumed where no stage tells them apart
+    counterpart : how well star, galaxy and quasar are told apart, None if the folder has none
     anomaly_quantiles : 5 %, 50 %, 95 % and 99 % of the anomaly score over the windows it was grown on
     """
 
@@ -46,5 +53,6 @@ class Results:
     seed: int
     stages: list[StageResult]
     shares: dict[str, dict[str, float]]
+    counterpart: counterpart.Report | None
     anomaly_objects: int
     anomaly_quantiles: tuple[float, ...]

@@ -17,6 +17,8 @@ from broker.errors import BrokerError
 from broker.features.catalog import FEATURES, feature_set_hash
 from broker.scores.anomaly import FOREST_FILE, Forest, save_forest
 from broker.scores.bundle import Manifest, StageSpec, write_manifest
+from broker.scores.novelty import Novelty, save_novelty
+from broker.scores.stages import NOVELTY_FILE
 from broker.scores.taxonomy import FAMILIES, FAMILY_OF
 from broker.training.anomaly import ANOMALY_INPUTS, grow
 from broker.training.baselines import baselines
@@ -24,11 +26,13 @@ from broker.training.card import card
 from broker.training.controls import across, check_apart, check_inputs, source_alone, source_controls
 from broker.training.dataset import STREAM_SOURCE, Windows, feature_indices, load_detections, windows
 from broker.training.evaluate import Evaluation, evaluate
+from broker.training.novelty import LeftOut, fit_novelty, leave_each_out
 from broker.training.report import write_report
 from broker.training.results import Results, StageResult
 from broker.training.sample import F64, Sample
 from broker.training.selection import BUDGET, LEAST_GROUPS, Chosen, choose, folds
 from broker.training.task import Task
+from broker.training.tasks import counterpart
 
 NAME = "ztf"
 VERSION = "2"
@@ -85,6 +89,7 @@ def train(
             unfit[task.name] = str(error)
     if unfit and (every or not stages):
         raise BrokerError("; ".join(unfit.values()))
+    sources = train_counterpart(data, folder, seed, tell)
     tell(0.92, "growing the isolation forest")
     stream = stream_windows(data, np.random.default_rng(seed))
     forest, strangeness = grow_forest(stream, seed)
@@ -93,6 +98,7 @@ def train(
         seed=seed,
         stages=stages,
         shares=leaf_shares(stages),
+        counterpart=sources,
         anomaly_objects=len(np.unique(stream.group)),
         anomaly_quantiles=tuple(np.quantile(strangeness, [0.05, 0.5, 0.95, 0.99]).tolist()),
     )
@@ -101,6 +107,14 @@ def train(
     page = write_report(out / "report", results)
     tell(1.0, "done")
     return Report(folder, page, results, unfit)
+
+
+def train_counterpart(data: Path, folder: Path, seed: int, tell: Progress) -> counterpart.Report | None:
+    """Star, galaxy or quasar by colour, where the folder has such objects."""
+    if not (data / counterpart.TABLE).exists():
+        return None
+    tell(0.9, "counterpart: star, galaxy or quasar")
+    return counterpart.train(data, folder, seed=seed)
 
 
 def check_ready(out: Path) -> Path:
@@ -149,9 +163,28 @@ def train_stage(
         baselines=simple,
         controls=source_controls(learnt, task.inputs, kind, settings, seed),
         across=across(labelled, task.inputs, kind, settings, seed),
+        novelty=reference(chosen, learnt, seed),
+        left_out_novelty=novel_classes(labelled, chosen, seed),
         source_alone=source_alone(learnt, classes),
         left_out=left_out(sample, classes),
     )
+
+
+def reference(chosen: Chosen, learnt: Sample, seed: int) -> Novelty:
+    """What is usual in the development part, for the stage's novelty."""
+    probabilities = chosen.calibration.probabilities(chosen.held_out)
+    truth = learnt.truth(chosen.classes)
+    return fit_novelty(learnt.columns(chosen.inputs), probabilities, truth, learnt.group, seed)
+
+
+def novel_classes(labelled: Sample, chosen: Chosen, seed: int) -> list[LeftOut]:
+    """Each class left out in turn, of more than two: does novelty find it? One row an object."""
+    if len(chosen.classes) < 3:
+        return []
+    _, last = np.unique(labelled.group[::-1], return_index=True)
+    sample = labelled.take(np.sort(len(labelled) - 1 - last))
+    kind, settings = chosen.candidate.kind, chosen.candidate.settings
+    return leave_each_out(sample, chosen.classes, chosen.inputs, kind, settings, seed)
 
 
 def judge(chosen: Chosen, sample: Sample, seed: int) -> Evaluation:
@@ -216,6 +249,7 @@ def write_bundle(folder: Path, results: Results, forest: Forest, training: dict[
     save_forest(folder / FOREST_FILE, forest)
     for stage in results.stages:
         stage.chosen.model.save(folder, stage.task.name)
+        save_novelty(folder / f"{stage.task.name}{NOVELTY_FILE}", stage.novelty)
     (folder / "card.md").write_text(card(results))
     names = {name for stage in results.stages for name in stage.chosen.inputs}
     manifest = Manifest(

@@ -7,13 +7,14 @@ from broker.training.tasks import periodic, transient
 
 TASKS: list[Task] = [
     Task(
-        transient.NAME, "transient", transient.CLASSES, transient.INPUTS,
-        tuple(name for name in transient.INPUTS if name.startswith("fit_")), transient.SOURCES, 5,
+        transient.NAME, "transient", transient.CLASSES, transient.INPUTS, transient.PARAMETRIC,
+        transient.SOURCES, transient.LEAST_DETECTIONS,
         transient.samples, transient.last_states, transient.early_states,
     ),
     Task(
         periodic.NAME, "periodic", periodic.CLASSES, periodic.INPUTS,
-        tuple(name for name in periodic.INPUTS if name.startswith(("fourier_", "period_"))), periodic.SOURCES, 10,
+        tuple(name for name in periodic.INPUTS if name.startswith(("fourier_", "period_"))),
+        periodic.SOURCES, 10,
         periodic.samples, periodic.last_states, periodic.early_states,
     ),
 ]  # fmt: skip
