@@ -27,6 +27,7 @@ VERBS: list[tuple[str, str]] = [
     ("history", "Rebuild the light curves and claims in Redis"),
     ("train", "Train a model bundle from labelled light curves"),
     ("evaluate", "What a bundle says of a folder of light curves, and how good that is"),
+    ("explain", "Why a published alert got its probabilities"),
     ("bench", "Measure this machine"),
     ("config", "Effective settings, and where each came from"),
 ]

@@ -21,7 +21,7 @@ from broker.errors import BundleError
 
 F64 = npt.NDArray[np.float64]
 
-_FLOAT64, _ROW_MAJOR, _RAW_SCORE, _ALL = 1, 1, 1, -1
+_FLOAT64, _ROW_MAJOR, _RAW_SCORE, _CONTRIBUTIONS, _ALL = 1, 1, 1, 3, -1
 _PARAMETERS = b"num_threads=1 verbosity=-1"
 _SIGNATURES = {
     "LGBM_BoosterCreateFromModelfile": [c_char_p, POINTER(c_int), POINTER(c_void_p)],
@@ -52,14 +52,23 @@ class Booster:
 
     def raw_scores(self, matrix: F64) -> F64:
         """Scores before the softmax.  matrix : (n, inputs), NaN where unknown;  returns (n, outputs)."""
+        return self._predict(matrix, _RAW_SCORE, self.outputs)
+
+    def contributions(self, matrix: F64) -> F64:
+        """What each input adds to each score beside its mean (SHAP).  Returns (n, outputs, inputs)."""
+        width = self.inputs + 1
+        found = self._predict(matrix, _CONTRIBUTIONS, self.outputs * width)
+        return found.reshape(len(matrix), self.outputs, width)[:, :, :-1]
+
+    def _predict(self, matrix: F64, kind: int, width: int) -> F64:
         if matrix.ndim != 2 or matrix.shape[1] != self.inputs:
             raise ValueError(f"the model takes {self.inputs} columns, not an array of shape {matrix.shape}")
-        result = np.empty((len(matrix), self.outputs))
+        result = np.empty((len(matrix), width))
         if len(matrix) == 0:  # LightGBM refuses an empty matrix
             return result
         data, written = np.ascontiguousarray(matrix, dtype=np.float64), c_int64()
         self._call(
-            "PredictForMat", self._handle, data.ctypes.data, _FLOAT64, *data.shape, _ROW_MAJOR, _RAW_SCORE,
+            "PredictForMat", self._handle, data.ctypes.data, _FLOAT64, *data.shape, _ROW_MAJOR, kind,
             0, _ALL, _PARAMETERS, byref(written), result.ctypes.data_as(POINTER(c_double)),
         )  # fmt: skip
         return result

@@ -35,6 +35,11 @@ class Trees:
         """Sums of the trees' leaves."""
         return both_classes(self.booster.raw_scores(matrix))
 
+    def contributions(self, matrix: F64) -> F64:
+        """(n, c, k) what each input adds to `raw`, beside each class's mean.  matrix : (n, k)."""
+        found = self.booster.contributions(matrix)
+        return found if found.shape[1] > 1 else np.concatenate([-found / 2.0, found / 2.0], axis=1)
+
 
 def both_classes(raw: F64) -> F64:
     """(n, c) as (n, c), (n, 1) as (n, 2): of two classes a booster knows the second, and each gets half."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from harness import Shell, decoded
 from labelled import write_folder
 
@@ -37,6 +38,11 @@ def test_a_trained_bundle_scores_the_stream(tmp_path: Path) -> None:
         shell("simulate", "--alerts", "40", "--topic", "ztf_replay")
         shell("run", "--model", bundle, "--until-idle", "1")
         alerts = decoded(servers.addresses.bootstrap_servers, "alerts.ztf")
+        chosen = str(alerts[7]["diaSourceId"])
+        told = json.loads(shell("explain", chosen, "--model", bundle, "--json"))
+        shell("explain", "1", "--model", bundle, expect=1)
+    (stage,) = told["stages"]
+    assert stage["probability"] == pytest.approx(alerts[7]["scores"][f"prob_{stage['answer']}"], abs=1e-5)
     assert len(alerts) == 40
     assert {alert["provenance"]["modelVersion"] for alert in alerts} == {str(manifest["version"])}
     known = [name for name, value in alerts[0]["scores"].items() if value is not None]

@@ -71,3 +71,11 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, text: str) -> None:
         Booster(tmp_path / "m.txt")
     with pytest.raises(FileNotFoundError):
         Booster(tmp_path / "nowhere.txt")
+
+
+def test_contributions_are_the_packages(matrix: np.ndarray, kept: Path) -> None:
+    package, booster = lightgbm.Booster(model_file=str(kept)), Booster(kept)
+    expected = package.predict(matrix, pred_contrib=True, num_threads=1).reshape(len(matrix), 4, -1)
+    found = booster.contributions(matrix)
+    np.testing.assert_allclose(found, expected[:, :, :-1])
+    np.testing.assert_allclose(found.sum(axis=2) + expected[:, :, -1], booster.raw_scores(matrix))
