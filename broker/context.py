@@ -13,7 +13,11 @@ from broker.batch import PACKET_COLUMNS
 F64 = npt.NDArray[np.float64]
 
 ABS_GAL_B = "abs_gal_b"
-CONTEXT_NAMES: tuple[str, ...] = (*(spec.name for spec in PACKET_COLUMNS), ABS_GAL_B)
+COUNTERPART_COLOURS = {
+    f"counterpart_{a}{b}": (f"counterpart_mag_{a}", f"counterpart_mag_{b}") for a, b in ("gr", "ri", "iz")
+}
+"""Colours of the nearest catalogued source, and the two packet columns that each is the difference of."""
+CONTEXT_NAMES: tuple[str, ...] = (*(spec.name for spec in PACKET_COLUMNS), ABS_GAL_B, *COUNTERPART_COLOURS)
 """Names of the columns, in order; a model's bundle names those it needs."""
 
 
@@ -23,4 +27,5 @@ def context_matrix(packet: Mapping[str, F64], ra: F64, dec: F64) -> F64:
     packet : each of PACKET_COLUMNS (n,);  ra, dec : (n,) [deg, ICRS]
     """
     columns = [np.asarray(packet[spec.name], dtype=np.float64) for spec in PACKET_COLUMNS]
-    return np.column_stack([*columns, np.abs(galactic_latitude_deg(ra, dec))])
+    colours = [packet[first] - packet[second] for first, second in COUNTERPART_COLOURS.values()]
+    return np.column_stack([*columns, np.abs(galactic_latitude_deg(ra, dec)), *colours])

@@ -200,6 +200,9 @@ FEATURES: list[Feature] = [
     Feature("fade_15d", "mag", "fading in the 15 d after the peak, in that band", _PHILLIPS),
     Feature("fade_30d", "mag", "fading in the 30 d after the peak, in that band", _PHILLIPS),
     Feature("width_days", "day", "integral of the flux over its peak, in that band"),
+    Feature("slope", "mag / day", "mean of slope_g and slope_r, or the one that is known"),
+    Feature("last_to_peak", "", "the larger of last_to_peak_g and last_to_peak_r"),
+    Feature("reduced_chi2", "", "the larger of reduced_chi2_g and reduced_chi2_r"),
 ]
 """The columns of the matrix. Append only: models name a prefix of this list."""
 

@@ -21,6 +21,8 @@ def rise_and_decline(m: Measurements) -> dict[str, F64]:
     fade = line_slope(m.band_time, m.band_mag, m.band_mag_err, np.where(peak < 0, begin, peak), end)
     whole = line_slope(m.band_time, m.band_mag, m.band_mag_err, begin, end)
     bright = at(m.band_flux, peak)
+    slopes = split_bands("slope_{b}", whole[:, 0])
+    remains = split_bands("last_to_peak_{b}", at(m.band_flux, last) / np.where(bright > 0.0, bright, np.nan))
     other_peak = peak_index(m.other_flux, m.other_starts)
     other_rise = line_slope(
         m.other_time, njy_to_mag(m.other_flux), njy_err_to_mag_err(m.other_flux, m.other_err),
@@ -34,10 +36,18 @@ def rise_and_decline(m: Measurements) -> dict[str, F64]:
         **split_bands("rise_rate_{b}", 0.0 - other_rise[:, 0], OTHER_BANDS),
         **split_bands("fade_rate_{b}", fade[:, 0]),
         **split_bands("fade_rate_{b}_err", fade[:, 1]),
-        **split_bands("slope_{b}", whole[:, 0]),
+        **slopes,
         **split_bands("slope_{b}_err", whole[:, 1]),
-        **split_bands("last_to_peak_{b}", at(m.band_flux, last) / np.where(bright > 0.0, bright, np.nan)),
+        **remains,
+        "slope": mean_of_known(slopes["slope_g"], slopes["slope_r"]),
+        "last_to_peak": np.fmax(remains["last_to_peak_g"], remains["last_to_peak_r"]),
     }
+
+
+def mean_of_known(first: F64, second: F64) -> F64:
+    """Mean of two values, or the one that is known.  Both (n,);  returns (n,)."""
+    either = np.where(np.isnan(first), second, first)
+    return 0.5 * (either + np.where(np.isnan(second), first, second))
 
 
 @compiled

@@ -15,10 +15,12 @@ def variability(m: Measurements) -> dict[str, F64]:
     """The family's columns, each (n,)."""
     flux, err, starts = m.band_flux, m.band_err, m.band_starts
     centre = weighted_mean(flux, err, starts)
+    scatter = split_bands("reduced_chi2_{b}", reduced_chi2(flux, err, centre, starts))
     return {
         **split_bands("std_flux_{b}", standard_deviation(flux, starts)),
         **split_bands("mad_flux_{b}", median_absolute_deviation(m.band_sorted, starts)),
-        **split_bands("reduced_chi2_{b}", reduced_chi2(flux, err, centre, starts)),
+        **scatter,
+        "reduced_chi2": np.fmax(scatter["reduced_chi2_g"], scatter["reduced_chi2_r"]),
         **split_bands("excess_variance_{b}", excess_variance(flux, err, starts)),
         **split_bands("von_neumann_{b}", von_neumann(flux, starts)),
         **split_bands("stetson_k_{b}", stetson_k(flux, err, centre, starts)),

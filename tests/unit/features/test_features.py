@@ -178,3 +178,13 @@ def test_doctests(family: str) -> None:
         if python is not None and python.__module__ == module.__name__:
             for example in finder.find(python, globs={**vars(module)}):
                 assert runner.run(example).failed == 0
+
+
+def test_of_both_bands_the_mean_slope_and_the_larger_rest() -> None:
+    blue = [detection(-t, 18.0 + 0.1 * t, G) for t in range(4)]
+    red = [detection(-t, 18.0 - 0.3 * t, R, snr=40.0) for t in range(4)]
+    one, both = features(light_curve(*blue)), features(light_curve(*blue, *red))
+    assert one["slope"] == one["slope_g"]
+    assert both["slope"] == pytest.approx(0.5 * (-0.1 + 0.3), abs=1e-4)
+    assert both["last_to_peak"] == both["last_to_peak_g"] == 1.0
+    assert both["reduced_chi2"] == both["reduced_chi2_r"] > both["reduced_chi2_g"]
