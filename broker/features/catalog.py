@@ -203,6 +203,8 @@ FEATURES: list[Feature] = [
     Feature("slope", "mag / day", "mean of slope_g and slope_r, or the one that is known"),
     Feature("last_to_peak", "", "the larger of last_to_peak_g and last_to_peak_r"),
     Feature("reduced_chi2", "", "the larger of reduced_chi2_g and reduced_chi2_r"),
+    Feature("slope_gr", "mag / day", "weighted line through g and r as if g - r were 0; > 0 fades"),
+    Feature("slope_gr_nights", "mag / day", "change from the first night to the last, of g and r so"),
 ]
 """The columns of the matrix. Append only: models name a prefix of this list."""
 
