@@ -7,6 +7,7 @@ several moments of its life, so that the model serves early light curves too.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ EARLY = (1, 2, 3, 5, 10, 20)
 WINDOWS, WINDOW_DAYS = 4, 30.0
 """Moments at which an object is shown as an alert packet would show it, and what that holds."""
 SEED = 5
+REDSHIFT = "redshift"
 
 
 def samples(data: Path) -> Sample:
@@ -45,6 +47,23 @@ def samples(data: Path) -> Sample:
     windows = random_windows(known, LEAST_DETECTIONS, WINDOWS, WINDOW_DAYS, np.random.default_rng(SEED))
     early = after(known, [count for count in EARLY if count >= LEAST_DETECTIONS])
     return joined([last_of_all(known), early, windows])
+
+
+def with_redshift(data: Path) -> Sample:
+    """`samples` of the objects whose redshift is known, with a column `redshift`: for the report alone.
+
+    The stream knows no redshift when it matters: this says what a spectrum of the host would add.
+    """
+    sample = samples(data)
+    known = load(data, TAUGHT_BY)
+    redshift = dict(zip(known.object.tolist(), known.redshift.tolist(), strict=True))
+    column = np.array([redshift[name] for name in sample.object.tolist()])
+    wider = replace(
+        sample,
+        names=(*sample.names, REDSHIFT),
+        features=np.column_stack([sample.features, column]),
+    )
+    return wider.take(np.isfinite(column))
 
 
 def last_states(data: Path) -> Sample:

@@ -142,6 +142,9 @@ def test_the_task_shows_every_object(tmp_path: Path) -> None:
     assert learnt.n_points[:4].tolist() == [12, 2, 5, 10]
     assert set(learnt.object[4:].tolist()) == {"x"}
     assert 1 <= len(learnt) - 4 <= transient.WINDOWS
+    wider = transient.with_redshift(data)
+    assert set(wider.object.tolist()) == {"x"}
+    assert np.all(wider.columns([transient.REDSHIFT]) == 0.1)
     assert transient.last_states(data).object.tolist() == ["x", "y"]
     assert transient.early_states(data).n_points.tolist() == [1, 2, 3, 5, 10, 1, 2]
 
