@@ -13,6 +13,7 @@ from broker.errors import BundleError
 from broker.scores.anomaly import ANOMALY_SPECS, load_anomaly
 from broker.scores.bundle import Manifest, read_manifest
 from broker.scores.counterpart import COUNTERPART_SPECS, load_counterpart
+from broker.scores.peak import PEAK_SPECS, load_peak
 from broker.scores.stages import F64, STAGE_SPECS, load_stages
 from broker.table import ColumnSpec
 
@@ -40,6 +41,7 @@ class Kind:
 SCORERS: list[Kind] = [
     Kind("stages", STAGE_SPECS, load_stages),
     Kind("counterpart", COUNTERPART_SPECS, load_counterpart),
+    Kind("peak", PEAK_SPECS, load_peak),
     Kind("anomaly", ANOMALY_SPECS, load_anomaly),
 ]
 

@@ -11,6 +11,7 @@ from broker.training.controls import Control
 from broker.training.evaluate import Evaluation
 from broker.training.results import Results, StageResult
 from broker.training.selection import FOLDS
+from broker.training.tasks import peak
 
 
 def write_report(folder: Path, results: Results) -> Path:
@@ -28,7 +29,7 @@ def write_report(folder: Path, results: Results) -> Path:
     text = [f"# {results.name}: training report", _INTRODUCTION, "When not to trust it:"]
     text += [bullets(warnings(results))]
     text += [part for stage in results.stages for part in _stage(stage)]
-    page.write_text("\n\n".join([*text, *_counterpart(results), *_anomaly(results)]) + "\n")
+    page.write_text("\n\n".join([*text, *_counterpart(results), *_peaks(results), *_anomaly(results)]) + "\n")
     return page
 
 
@@ -167,6 +168,12 @@ def _counterpart(results: Results) -> Iterator[str]:
             for name, one in rows.items()
         ],
     )
+
+
+def _peaks(results: Results) -> Iterator[str]:
+    if results.peaks:
+        yield "## Peak of a type Ia supernova"
+        yield peak.markdown(results.peaks)
 
 
 def _anomaly(results: Results) -> Iterator[str]:

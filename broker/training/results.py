@@ -12,7 +12,7 @@ from broker.training.novelty import LeftOut
 from broker.training.sample import Sample
 from broker.training.selection import Chosen
 from broker.training.task import Task
-from broker.training.tasks import counterpart
+from broker.training.tasks import counterpart, peak
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Results:
 
     shares : for each family the shares of its leaves that are assumed where no stage tells them apart
     counterpart : how well star, galaxy and quasar are told apart, None if the folder has none
+    peaks : how well peaks of SNe Ia are forecast, empty if the folder knows none
     anomaly_quantiles : 5 %, 50 %, 95 % and 99 % of the anomaly score over the windows it was grown on
     """
 
@@ -54,5 +55,6 @@ class Results:
     stages: list[StageResult]
     shares: dict[str, dict[str, float]]
     counterpart: counterpart.Report | None
+    peaks: list[peak.Row]
     anomaly_objects: int
     anomaly_quantiles: tuple[float, ...]

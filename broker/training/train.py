@@ -32,7 +32,7 @@ from broker.training.results import Results, StageResult
 from broker.training.sample import F64, Sample
 from broker.training.selection import BUDGET, LEAST_GROUPS, Chosen, choose, folds
 from broker.training.task import Task
-from broker.training.tasks import counterpart
+from broker.training.tasks import counterpart, peak
 
 NAME = "ztf"
 VERSION = "2"
@@ -90,6 +90,7 @@ def train(
     if unfit and (every or not stages):
         raise BrokerError("; ".join(unfit.values()))
     sources = train_counterpart(data, folder, seed, tell)
+    peaks = train_peaks(data, folder, seed, tell)
     tell(0.92, "growing the isolation forest")
     stream = stream_windows(data, np.random.default_rng(seed))
     forest, strangeness = grow_forest(stream, seed)
@@ -99,6 +100,7 @@ def train(
         stages=stages,
         shares=leaf_shares(stages),
         counterpart=sources,
+        peaks=peaks,
         anomaly_objects=len(np.unique(stream.group)),
         anomaly_quantiles=tuple(np.quantile(strangeness, [0.05, 0.5, 0.95, 0.99]).tolist()),
     )
@@ -115,6 +117,14 @@ def train_counterpart(data: Path, folder: Path, seed: int, tell: Progress) -> co
         return None
     tell(0.9, "counterpart: star, galaxy or quasar")
     return counterpart.train(data, folder, seed=seed)
+
+
+def train_peaks(data: Path, folder: Path, seed: int, tell: Progress) -> list[peak.Row]:
+    """When an SN Ia peaks and how bright, where the folder knows the peaks of some."""
+    if not (data / peak.TRUTH).exists():
+        return []
+    tell(0.91, "peak: when and how bright")
+    return peak.train_peak(data, folder, seed)
 
 
 def check_ready(out: Path) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from broker.training.task import Task
-from broker.training.tasks import periodic, transient
+from broker.training.tasks import family, periodic, transient
 
 TASKS: list[Task] = [
+    family.TASK,
     Task(
         transient.NAME, "transient", transient.CLASSES, transient.INPUTS, transient.PARAMETRIC,
         transient.SOURCES, transient.LEAST_DETECTIONS,

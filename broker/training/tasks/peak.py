@@ -31,6 +31,8 @@ Mask = npt.NDArray[np.bool_]
 
 NAME = "peak"
 SOURCES = ("ztf_bts_snia",)
+TRUTH = "ztf_label_lists.parquet"
+"""File of the labelled folder with the peaks."""
 INPUTS = (
     "age_days", "days_since_peak", "days_since_peak_g", "days_since_peak_r",
     "rise_rate_g", "rise_rate_r", "fade_rate_g", "fade_rate_r", "slope_g", "slope_r",
@@ -125,7 +127,7 @@ class Row:
 def load_peaks(data: Path) -> Peaks:
     """Supernovae after COUNTS detections.  Raises BrokerError where the folder has no list of peaks."""
     curves = load(data, SOURCES)
-    time, mag = _catalogued(data / "ztf_label_lists.parquet", curves)
+    time, mag = _catalogued(data / TRUTH, curves)
     sample = after(curves, COUNTS)
     position = {name: index for index, name in enumerate(curves.object.tolist())}
     owner = np.array([position[name] for name in sample.object.tolist()], dtype=np.int64)
