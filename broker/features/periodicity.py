@@ -20,7 +20,7 @@ MIN_SPAN_DAYS = 2.0
 MAX_FREQUENCY = 33.0
 """Per day: the fastest delta Scuti stars."""
 OVERSAMPLING = 4.0
-MAX_WORK = 24e6
+MAX_WORK = 12e6
 """Points times frequencies of the whole range: what bounds the time that a row can take. A longer or richer
 series is searched in windows that keep to it, whose powers add up, and then near their peaks as a whole."""
 CANDIDATES = 12
@@ -33,6 +33,8 @@ ALIAS_HALF_WIDTH = 0.02
 """Per day: so close to a whole number of cycles a day, or half the resolution, no period is accepted."""
 HARMONICS = 3
 SMALLEST_LOG10_FAP = -99.0
+FINER = 8
+"""Steps of the grid are divided by this about a peak: its third harmonic must not run out of phase."""
 REFINEMENTS = 14
 _GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)
 
@@ -105,14 +107,16 @@ def _best_frequency(t: F64, y: F64, w: F64, whole: I64, span: float) -> float:
     best, highest = 0.0, 0.0
     for k in range(peaks.shape[0]):
         if power[k] > SERIOUS * power.max():
-            near = _refine(t, y, w, whole, peaks[k] - step, peaks[k] + step)
+            begin = int((peaks[k] / step - 1.0) * FINER)
+            around = periodogram(t, y, w, whole, step / FINER, begin, 2 * FINER + 1)
+            near = (begin + np.argmax(around)) * step / FINER
             explained = 0.0
             for band in range(whole.shape[0] - 1):
                 i, j = whole[band], whole[band + 1]
                 explained += harmonics_chi2(t[i:j], y[i:j], w[i:j], near, HARMONICS)
             if explained > highest:
                 best, highest = near, explained
-    return best
+    return _refine(t, y, w, whole, best - step / FINER, best + step / FINER) if best > 0.0 else 0.0
 
 
 @compiled
