@@ -13,9 +13,8 @@ TASKS: list[Task] = [
         transient.samples, transient.last_states, transient.early_states,
     ),
     Task(
-        periodic.NAME, "periodic", periodic.CLASSES, periodic.INPUTS,
-        tuple(name for name in periodic.INPUTS if name.startswith(("fourier_", "period_"))),
-        periodic.SOURCES, 10,
+        periodic.NAME, periodic.PARENT, periodic.CLASSES, periodic.INPUTS,
+        periodic.PARAMETRIC, periodic.SOURCES, periodic.LEAST_DETECTIONS,
         periodic.samples, periodic.last_states, periodic.early_states,
     ),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ the number of points, so that it can be asked of any survey's star whose total f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,6 +35,16 @@ INPUTS: tuple[str, ...] = (
     "cycle_skew", "cycle_eta", "cycle_double_eta", "cycle_residual_eta", "series_eta",
     "total_std", "total_range_90", "total_level_90", "total_level_96", "total_skew", "total_excess_variance",
 )  # fmt: skip
+TAUGHT_COUNTS = (20, 50)
+"""Points of the young states that are learnt from as well: without them a short light curve's lucky period
+would be believed."""
+PARENT = "periodic"
+PARAMETRIC: tuple[str, ...] = (
+    "period_days", "period_power", "fourier_r21", "fourier_r31", "fourier_phi21", "fourier_phi31",
+    "total_std",
+)  # fmt: skip
+"""Of the baseline that knows the fitted cycle alone."""
+LEAST_DETECTIONS = min(TAUGHT_COUNTS)
 TEACHERS: tuple[str, ...] = ("asas_richards12", "debosscher", "s82_rrlyrae")
 """Sources whose labels are learnt from; those of asas_acvs are a machine's."""
 SOURCES: tuple[str, ...] = (*TEACHERS, "asas_acvs")
@@ -49,21 +59,42 @@ COUNTS = (1, 2, 3, 5, 10, 20, 50)
 
 
 def samples(data: Path) -> Sample:
-    """Every object of TEACHERS that is known to be one of CLASSES, in its last state.
+    """Every object of TEACHERS that is known to be one of CLASSES, in two young states and in its last.
 
     data : folder with `labels.parquet` and `photometry.parquet`. An object whose sources name two classes
-    is left out.
+    is left out. The young states are those after TAUGHT_COUNTS measurements in the best-sampled band;
+    the last states are the last rows.
     """
-    every = last_states(data)
-    kept = np.isin(every.source, TEACHERS) & np.isin(every.label, CLASSES)
-    return every.take(kept & ~_disputed(every.group, every.label))
+    last, stars = last_states(data), load(data)
+    taught = np.isin(last.source, TEACHERS) & np.isin(last.label, CLASSES)
+    taught &= ~_disputed(last.group, last.label)
+    parts = []
+    for count in TAUGHT_COUNTS:
+        until = points_until(stars.curves, count)
+        rows = np.flatnonzero(taught & (until > 0) & (until < np.diff(stars.curves.starts)))
+        parts.append(states(stars, rows, until[rows]))
+    return joined([with_gaps(parts[0]), *parts[1:], last.take(taught)])
+
+
+def with_gaps(sample: Sample) -> Sample:
+    """A sample in which every fourth row has no total flux, and every eighth has no period.
+
+    So is a star whose packets name no reference source, or whose points are spread over too many bands; a
+    model that never saw a gap would take it for a value.
+    """
+    features, row = sample.features.copy(), np.arange(len(sample))
+    total = [sample.names.index(name) for name in INPUTS if name.startswith("total_")]
+    folded = [sample.names.index(name) for name in INPUTS if not name.startswith("total_")]
+    features[np.ix_(row % 4 == 0, total)] = np.nan
+    features[np.ix_(row % 8 == 1, folded)] = np.nan
+    return replace(sample, features=features)
 
 
 @lru_cache(maxsize=1)
 def last_states(data: Path) -> Sample:
     """Every object of SOURCES, labelled or not, in its last state."""
     stars = load(data)
-    return _states(stars, np.arange(len(stars.name)), np.diff(stars.curves.starts))
+    return states(stars, np.arange(len(stars.name)), np.diff(stars.curves.starts))
 
 
 def early_states(data: Path) -> Sample:
@@ -73,7 +104,7 @@ def early_states(data: Path) -> Sample:
     rows = [np.flatnonzero(reached >= count) for count in COUNTS]
     return joined(
         [
-            _states(stars, having, np.full(len(having), count))
+            states(stars, having, np.full(len(having), count))
             for having, count in zip(rows, COUNTS, strict=True)
         ]
     )
@@ -105,25 +136,26 @@ def load(data: Path) -> Stars:
     mjd, mag, magerr = (np.asarray(table[name].to_numpy(), dtype=np.float64) for name in PHOTOMETRY[3:])
     flux = mag_to_njy(mag)
     err = mag_err_to_njy_err(flux, magerr)
-    source, name, band = (np.asarray(table[column].to_pylist(), dtype=np.str_) for column in PHOTOMETRY[:3])
+    (source, sources), (name, objects), (band, bands) = (_coded(table[column]) for column in PHOTOMETRY[:3])
     order = np.lexsort((mjd, name, source))
     order = order[np.isfinite(flux[order]) & (err[order] > 0.0)]
-    source, name = source[order], name[order]
-    new = np.append(True, (source[1:] != source[:-1]) | (name[1:] != name[:-1]))[: len(order)]
+    new = np.append(True, (np.diff(source[order]) != 0) | (np.diff(name[order]) != 0))[: len(order)]
     points = empty_points(len(order))
     points["midpoint_mjd_tai"], points["psf_flux"], points["psf_flux_err"] = (
         mjd[order],
         flux[order],
         err[order],
     )
-    points["band"], points["kind"] = [_SLOTS.get(one, NO_BAND) for one in band[order].tolist()], DETECTION
+    slots = np.array([_SLOTS.get(published, NO_BAND) for published in bands.tolist()], dtype=np.uint8)
+    points["band"], points["kind"] = slots[band[order]], DETECTION
     first = np.flatnonzero(new)
-    keys = list(zip(source[first].tolist(), name[first].tolist(), strict=True))
+    of_source, of_name = sources[source[order[first]]], objects[name[order[first]]]
+    keys = list(zip(of_source.tolist(), of_name.tolist(), strict=True))
     rows = [known.get(key, {}) for key in keys]
     return Stars(
         LightCurves(points, np.append(first, len(order)).astype(np.int64)),
-        source[first],
-        name[first],
+        of_source,
+        of_name,
         np.array([row.get("label") or "" for row in rows], dtype=np.str_),
         np.array(
             [row.get("group") or " ".join(key) for row, key in zip(rows, keys, strict=True)], dtype=np.str_
@@ -131,8 +163,15 @@ def load(data: Path) -> Stars:
     )
 
 
-def _states(stars: Stars, objects: I64, counts: I64) -> Sample:
-    """Objects after so many points.  objects, counts : (n,)."""
+def _coded(column: pa.ChunkedArray) -> tuple[I64, Strings]:
+    """Strings as numbers, and the strings that these stand for, in order."""
+    words = pc.dictionary_encode(pc.cast(column, pa.string())).combine_chunks()
+    names, code = np.unique(np.array(words.dictionary.to_pylist(), dtype=np.str_), return_inverse=True)
+    return code[words.indices.to_numpy()], names
+
+
+def states(stars: Stars, objects: I64, counts: I64) -> Sample:
+    """Some objects as they stood after so many points.  objects : (n,) indices;  counts : (n,), >= 1."""
     curves = stars.curves.take(objects)
     flat = np.arange(len(curves.points)) - np.repeat(curves.starts[:-1], np.diff(curves.starts))
     points = curves.points[flat < np.repeat(counts, np.diff(curves.starts))]
@@ -152,6 +191,17 @@ def _states(stars: Stars, objects: I64, counts: I64) -> Sample:
         n_nights=count_of["n_nights"].astype(np.int64),
         n_detections=count_of["n_detections"].astype(np.int64),
         age_days=count_of["age_days"],
+    )
+
+
+def points_until(curves: LightCurves, count: int) -> I64:
+    """(n,) points of all bands up to the `count`-th in the best-sampled one; 0 where it has fewer."""
+    lengths = np.diff(curves.starts)
+    own = curves.points["band"] == np.repeat(best_sampled(curves), lengths)
+    before = np.concatenate([[0], np.cumsum(own)])
+    place = np.searchsorted(before, before[curves.starts[:-1]] + count)
+    return np.where(
+        before[curves.starts[1:]] - before[curves.starts[:-1]] >= count, place - curves.starts[:-1], 0
     )
 
 
