@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtri
 from sklearn.metrics import roc_auc_score
 
 from broker.scores.novelty import Novelty, gaussian_scores, nearest
 from broker.training.calibrate import calibrate
 from broker.training.kinds import Kind, Settings
-from broker.training.sample import F64, I64, Sample, Strings
+from broker.training.sample import F64, I64, Sample, Strings, joined
 from broker.training.selection import folds, held_out_answers
 
 KNOTS = 201
@@ -63,6 +64,7 @@ def fit_novelty(columns: F64, probabilities: F64, truth: I64, group: Strings, se
 class LeftOut:
     """How well novelty tells a class that was never learnt from new objects of those that were.
 
+    objects : of the class left out
     auc, low, high : area under the ROC curve, and its 95 % interval when objects are drawn again
     """
 
@@ -78,7 +80,7 @@ def leave_each_out(
 ) -> list[LeftOut]:
     """For each class: learn the others, then compare its objects with a fifth of theirs, held back.
 
-    sample : one row an object, of `classes` only.
+    sample : rows of `classes` only; an object's rows stay together.
     """
     return [_without(name, sample, classes, inputs, kind, settings, seed) for name in classes]
 
@@ -102,25 +104,24 @@ def _without(
     calibration = calibrate(raw, y, weight, learnt.group)
     novelty = fit_novelty(x, calibration.probabilities(raw), y, learnt.group, seed)
     model = kind.fit(x, y, weight, len(others), settings, seed)
-    usual, strange = (
-        novelty.score(part.columns(inputs), calibration.probabilities(model.raw(part.columns(inputs))))
-        for part in (test, new)
-    )
-    auc, low, high = _area(usual, strange, np.random.default_rng(seed))
-    return LeftOut(name, len(new), auc, low, high)
+    judged = joined([test, new])
+    columns = judged.columns(inputs)
+    score = novelty.score(columns, calibration.probabilities(model.raw(columns)))
+    auc, low, high = _area(score, judged.label == name, judged.group, np.random.default_rng(seed))
+    return LeftOut(name, len(np.unique(new.group)), auc, low, high)
 
 
-def _area(usual: F64, strange: F64, rng: np.random.Generator) -> tuple[float, float, float]:
-    """(AUC, 2.5 %, 97.5 %) of telling `strange` from `usual`."""
-    truth = np.repeat([0, 1], [len(usual), len(strange)])
-    drawn = [
-        roc_auc_score(
-            truth, np.concatenate([rng.choice(usual, len(usual)), rng.choice(strange, len(strange))])
-        )
-        for _ in range(_BOOTSTRAPS)
-    ]
+def _area(
+    score: F64, new: npt.NDArray[np.bool_], group: Strings, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """(AUC, 2.5 %, 97.5 %) of telling new rows from the others by their score.  group : (n,) object."""
+    names, row = np.unique(group, return_inverse=True)
+    drawn = []
+    for _ in range(_BOOTSTRAPS):
+        times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[row]
+        drawn.append(roc_auc_score(new, score, sample_weight=times))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(roc_auc_score(truth, np.concatenate([usual, strange]))), float(low), float(high)
+    return float(roc_auc_score(new, score)), float(low), float(high)
 
 
 def _quantiles(values: F64, levels: F64) -> F64:
