@@ -23,7 +23,7 @@ def train(
     every: Annotated[
         bool, typer.Option("--all", help="Fail if the folder cannot teach one of the stages.")
     ] = False,
-    budget: Annotated[int, typer.Option(min=1, help="Settings to try of each kind of model.")] = 10,
+    budget: Annotated[int, typer.Option(min=1, help="Settings to try of each kind of model.")] = 6,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bundle.")] = 1,
 ) -> None:
     """Train a bundle of models, and write an honest report about them."""

@@ -18,7 +18,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 FOLDS = 5
-BUDGET = 10
+BUDGET = 6
 """Settings that are tried of each kind."""
 LEAST_GROUPS = 3 * FOLDS
 """A class of fewer objects is left out: some fold would have next to none of it."""
