@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 FAMILIES: dict[str, tuple[str, ...]] = {
-    # One event, or outbursts that come unannounced: cataclysmic variables belong here because what an alert
-    # shows is the outburst, and because the published label "CV/Nova" must fall into one family.
-    "transient": (
-        "SNIa",
-        "SNII",
-        "SNIIn",
-        "SNIbc",
-        "SLSN",
-        "TDE",
-        "KN",
+    "transient": ("SNIa", "SNII", "SNIIn", "SNIbc", "SLSN", "TDE", "KN", "Microlensing"),
+    "stochastic": ("AGN",),
+    # Stars of every kind. What sets them apart from galaxies' events is the place, seen from the first alert;
+    # whether a star keeps a period or bursts (CV), flares or flickers (YSO) takes months to see. Other is
+    # here too: the labelled objects that are none of the leaves are stars (symbiotic ones, X-ray binaries).
+    "periodic": (
         "CV",
         "Nova",
         "MDwarfFlare",
-        "Microlensing",
+        "YSO",
+        "RRLyrae",
+        "CEP",
+        "DSCT",
+        "EB",
+        "LPV",
+        "RotV",
+        "Other",
     ),
-    # Always varying, without a period. Other is here: a source that varies and is none of the leaves.
-    "stochastic": ("AGN", "YSO", "Other"),
-    "periodic": ("RRLyrae", "CEP", "DSCT", "EB", "LPV", "RotV"),
     "moving": ("SSO",),
     "bogus": ("Bogus",),
 }
