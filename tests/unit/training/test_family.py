@@ -99,7 +99,7 @@ def test_context_is_the_packets_own_or_the_places(folder: Path) -> None:
         np.testing.assert_equal(
             early.columns([column])[0, 0], np.nan if column in family.OF_ONE_ALERT else expected
         )
-    stranger = family.states(histories, number - 1, last, packets)
+    stranger = family.states(histories, (number + 1) % len(histories), first, packets)
     assert np.isnan(stranger.columns(family.CONTEXT)).all()
 
 
