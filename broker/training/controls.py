@@ -11,7 +11,7 @@ from broker.errors import BrokerError
 from broker.scores.calibration import softmax
 from broker.training.evaluate import Figure, balanced_accuracy
 from broker.training.kinds import Kind, Settings
-from broker.training.sample import Sample
+from broker.training.sample import F64, I64, Sample
 from broker.training.selection import folds, held_out_answers
 
 LEAST_GROUPS = 10
@@ -68,54 +68,81 @@ def source_controls(
         (f"Which source, among {name}?", by_source.take(sample.label == name))
         for name in np.unique(sample.label)
     ]
-    found = [inside(question, part, inputs, kind, settings, seed) for question, part in asked]
-    return [control for control in found if control is not None]
+    return [
+        control
+        for question, part in asked
+        for control in inside(question, part, inputs, kind, settings, seed)[:1]
+    ]
 
 
 def inside(
     question: str, sample: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int
-) -> Control | None:
-    """Cross-validation over the objects of a sample; None with fewer than two classes of enough objects."""
+) -> list[Control]:
+    """Cross-validation over the objects of a sample; nothing without two classes of enough objects."""
     part, names = _common(sample, [sample])
     if len(names) < 2:
-        return None
+        return []
     x, y = part.columns(inputs), part.truth(names)
     fold = folds(part.group, part.label, seed)
     raw = held_out_answers(kind, settings, x, y, part.weights(), fold, len(names), seed)
-    figure = balanced_accuracy(softmax(raw), y, part, np.random.default_rng(seed))
-    return Control(question, _objects(part, names), figure)
+    return _answered(question, softmax(raw), part, names, seed)
 
 
 def across(sample: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int) -> list[Control]:
-    """For each source: its own objects by cross-validation, the others' by a model of it alone."""
-    found = []
+    """For each source: its own objects by cross-validation, the others' by a model of it alone.
+
+    Over all states and, where objects have several, over the last of each: its whole light curve.
+    """
+    found: list[Control] = []
     sources = [str(name) for name in np.unique(sample.source)]
     for source in sources:
         own = sample.take(sample.source == source)
-        found.append(inside(f"within {source}", own, inputs, kind, settings, seed))
+        found += inside(f"within {source}", own, inputs, kind, settings, seed)
         for other in sources:
             if other != source:
-                found.append(_between(own, sample.take(sample.source == other), inputs, kind, settings, seed))
-    return [control for control in found if control is not None]
+                found += _between(own, sample.take(sample.source == other), inputs, kind, settings, seed)
+    return found
 
 
 def _between(
     learnt: Sample, judged: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int
-) -> Control | None:
+) -> list[Control]:
     learnt = learnt.take(~np.isin(learnt.group, judged.group))
     if len(learnt) == 0:
-        return None
+        return []
     question = f"{learnt.source[0]} -> {judged.source[0]}"
     learnt, names = _common(learnt, [learnt, judged])
     if len(names) < 2:
-        return None
+        return []
     judged = judged.take(np.isin(judged.label, names))
     model = kind.fit(
         learnt.columns(inputs), learnt.truth(names), learnt.weights(), len(names), settings, seed
     )
     probabilities = softmax(model.raw(judged.columns(inputs)))
-    figure = balanced_accuracy(probabilities, judged.truth(names), judged, np.random.default_rng(seed))
-    return Control(question, _objects(judged, names), figure)
+    return _answered(question, probabilities, judged, names, seed)
+
+
+def _answered(
+    question: str, probabilities: F64, sample: Sample, names: list[str], seed: int
+) -> list[Control]:
+    """One figure over all rows and, where objects have several, one over the last of each."""
+    last = _last_rows(sample)
+    asked = {question: np.arange(len(sample))} | (
+        {f"{question}, last states": last} if len(last) < len(sample) else {}
+    )
+    found = []
+    for text, rows in asked.items():
+        part = sample.take(rows)
+        figure = balanced_accuracy(probabilities[rows], part.truth(names), part, np.random.default_rng(seed))
+        found.append(Control(text, _objects(part, names), figure))
+    return found
+
+
+def _last_rows(sample: Sample) -> I64:
+    """The row of each object that knows most points, of equal ones the last."""
+    order = np.lexsort((np.arange(len(sample)), sample.n_points, sample.group))
+    group = sample.group[order]
+    return np.sort(order[np.append(group[1:] != group[:-1], True)[: len(order)]])
 
 
 def source_alone(sample: Sample, classes: Sequence[str]) -> float:

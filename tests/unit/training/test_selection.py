@@ -74,8 +74,24 @@ def test_the_source_is_found_out_where_it_can_be() -> None:
 
 def test_sources_judge_each_other() -> None:
     found = across(made_sample({"a": 60, "b": 60}, "color_gr"), INPUTS, KINDS[0], SETTINGS, 1)
-    assert [one.question for one in found] == ["within even", "even -> odd", "within odd", "odd -> even"]
+    asked = ["within even", "even -> odd", "within odd", "odd -> even"]
+    assert [one.question for one in found[::2]] == asked
+    assert [one.question for one in found[1::2]] == [f"{question}, last states" for question in asked]
     assert all(one.balanced_accuracy.value > 0.75 for one in found)
+
+
+def test_the_last_state_of_an_object_is_judged_for_itself() -> None:
+    """Half of the rows are young and know nothing; one state an object needs no second figure."""
+    sample = made_sample({"a": 60, "b": 60}, "color_gr")
+    young = np.arange(len(sample)) % 2 == 0
+    sample.features[young] = np.nan
+    sample = replace(sample, n_points=np.where(young, 3, 6))
+    every, last = across(sample, INPUTS, KINDS[0], SETTINGS, 1)[:2]
+    assert last.question == "within even, last states"
+    assert last.balanced_accuracy.value > 0.9
+    assert every.balanced_accuracy.value < 0.8
+    alone = across(sample.take(~young), INPUTS, KINDS[0], SETTINGS, 1)
+    assert [one.question for one in alone][:2] == ["within even", "even -> odd"]
 
 
 def test_source_alone_gives_all_away_when_each_class_has_its_own() -> None:
