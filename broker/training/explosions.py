@@ -122,6 +122,29 @@ def load(data: Path, sources: Sequence[str]) -> Explosions:
     )
 
 
+def in_one_band(explosions: Explosions, band: str, least: int) -> Explosions:
+    """Objects with `least` detections in each slot, as if only the slot `band` had been observed.
+
+    What a survey did not look at tells its classes in a sample of many surveys: shown so, objects teach that
+    a missing band means nothing.
+    """
+    owner = np.repeat(np.arange(len(explosions)), explosions.counts())
+    counts = [
+        np.bincount(owner[explosions.band == BAND_INDEX[name]], minlength=len(explosions)) for name in "gr"
+    ]
+    both = np.minimum(*counts) >= least
+    keep = both[owner] & (explosions.band == BAND_INDEX[band])
+    count = np.bincount(owner[keep], minlength=len(explosions))[both]
+    return Explosions(
+        **{name: getattr(explosions, name)[keep] for name in ("time", "flux", "err", "band")},
+        starts=np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
+        **{
+            name: getattr(explosions, name)[both]
+            for name in ("source", "object", "group", "label", "redshift")
+        },
+    )
+
+
 def states(explosions: Explosions, owner: I64, last: I64, window_days: float = np.inf) -> Sample:
     """Objects as they stood at some of their detections.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from broker.training.explosions import OSC, ZTF_SOURCES, after, last_of_all, load, random_windows
+from broker.training.explosions import OSC, ZTF_SOURCES, after, in_one_band, last_of_all, load, random_windows
 from broker.training.sample import Sample, joined
 
 NAME = "transient"
@@ -37,16 +37,28 @@ SOURCES = (OSC, *ZTF_SOURCES)
 EARLY = (1, 2, 3, 5, 10, 20)
 WINDOWS, WINDOW_DAYS = 4, 30.0
 """Moments at which an object is shown as an alert packet would show it, and what that holds."""
+LEAST_IN_BOTH = 3
+"""Detections in each slot of an object that is also shown with one slot alone."""
 SEED = 5
 REDSHIFT = "redshift"
 
 
 def samples(data: Path) -> Sample:
-    """Objects of the catalogue as they were last seen, after 5, 10, 20 detections, and in random windows."""
-    known = load(data, TAUGHT_BY)
-    windows = random_windows(known, LEAST_DETECTIONS, WINDOWS, WINDOW_DAYS, np.random.default_rng(SEED))
-    early = after(known, [count for count in EARLY if count >= LEAST_DETECTIONS])
-    return joined([last_of_all(known), early, windows])
+    """Objects of the catalogue as they were last seen, after 5, 10, 20 detections, and in random windows.
+
+    Those well seen in both slots are shown with one of them alone, too: as the catalogue stands, which bands
+    an object has nearly tells its class.
+    """
+    known, rng = load(data, TAUGHT_BY), np.random.default_rng(SEED)
+    parts = [
+        last_of_all(known),
+        after(known, [count for count in EARLY if count >= LEAST_DETECTIONS]),
+        random_windows(known, LEAST_DETECTIONS, WINDOWS, WINDOW_DAYS, rng),
+    ]
+    for band in "gr":
+        alone = in_one_band(known, band, LEAST_IN_BOTH)
+        parts += [last_of_all(alone), random_windows(alone, LEAST_DETECTIONS, 1, WINDOW_DAYS, rng)]
+    return joined(parts)
 
 
 def with_redshift(data: Path) -> Sample:

@@ -18,6 +18,7 @@ from broker.training.explosions import (
     Explosions,
     after,
     choose_slots,
+    in_one_band,
     last_of_all,
     load,
     random_windows,
@@ -132,6 +133,24 @@ def test_states_of_objects(tmp_path: Path) -> None:
     assert sorted(windows.n_points.tolist()) == [4] * len(windows)
     assert len(windows) == 8  # after 5 to 12 detections, each once
     assert windows.group.tolist() == ["N|x"] * 8
+
+
+def test_an_object_as_if_one_band_had_been_observed(tmp_path: Path) -> None:
+    points = [
+        *seen("x", "r", [18.0, 18.1, 18.2]),
+        *seen("x", "g", [17.0, 17.1, 17.2]),
+        *seen("y", "r", [16.0]),
+    ]
+    points += seen("z", "g", [15.0, 15.1, 15.2])
+    found = load(folder(tmp_path, points, {f"{OSC}/{name}": "SNIa" for name in "xyz"}), [OSC])
+    alone = in_one_band(found, "g", 3)
+    assert alone.object.tolist() == ["x"]
+    assert alone.counts().tolist() == [3]
+    assert magnitudes(alone, 0, 1) == [17.0, 17.1, 17.2]
+    assert in_one_band(found, "r", 4).counts().tolist() == []
+    state = last_of_all(alone)
+    assert np.isnan(state.columns(["slope_r", "color_gr"])).all()
+    assert np.isfinite(state.columns(["slope_g"])).all()
 
 
 def test_the_task_shows_every_object(tmp_path: Path) -> None:
