@@ -2,7 +2,7 @@
 
 Learnt on the histories of real alert packets alone: the only labelled source that is a sample of the stream.
 Each labelled object is shown with what its packets say of the place (context) after 1 and 5 detections and
-in its last state; and as often in its last state without context, so that light curves from elsewhere can
+in its last state; and twice in its last state without context, so that light curves from elsewhere can
 be judged too. First detections say next to nothing without context, and none is shown so: a single detection
 of which nothing else is known is what an asteroid looks like.
 
@@ -78,6 +78,8 @@ EARLY = (1, 2, 3, 5, 10, 20)
 """Detections after which an early state is taken."""
 SHOWN = (1, 5)
 """Those that are learnt from, beside the last."""
+_WITHOUT = 2
+"""How often each object is shown without context: once is too little for models to make much of it."""
 BANDS = {"ztfg": "g", "ztfr": "r", "ztfR": "r", "ztfi": "i"}
 PACKETS = ("ztf/alerts", "ztf/alerts_reencoded")
 """Folders of alert packets beside the labelled folder, where context is read, if they are there."""
@@ -193,7 +195,7 @@ def samples(data: Path) -> Sample:
     owner, count = np.concatenate([owner[early], known]), np.concatenate([count[early], last])
     seen = np.isin(histories.object[owner], packets.name)
     with_context = states(histories, owner[seen], count[seen], packets)
-    return joined([with_context, *[bare] * (len(SHOWN) + 1)])
+    return joined([with_context, *[bare] * _WITHOUT])
 
 
 def last_states(data: Path) -> Sample:
@@ -362,13 +364,17 @@ def cross_validated(sample: Sample, kind: Kind, settings: Settings, repeats: int
     most = {name: sample.n_detections[sample.object == name].max() for name in np.unique(sample.object)}
     done = sample.n_detections == np.array([most[name] for name in sample.object])
     chosen = {"bare": ~known, "last": known & done, "first": known & (sample.n_detections == 1)}
+    _, once = np.unique(
+        np.column_stack([sample.object, known, sample.n_detections]), axis=0, return_index=True
+    )
     found: dict[str, list[Figure]] = {name: [] for name in chosen}
     for seed in range(repeats):
         fold = folds(sample.group, sample.label, seed)
         p = softmax(held_out_answers(kind, settings, x, y, weight, fold, len(CLASSES), seed))
         for name, rows in chosen.items():
-            part = sample.take(rows)
-            found[name].append(balanced_accuracy(p[rows], y[rows], part, np.random.default_rng(seed)))
+            own = once[rows[once]]
+            part, rng = sample.take(own), np.random.default_rng(seed)
+            found[name].append(balanced_accuracy(p[own], y[own], part, rng))
     means = {
         name: Figure(float(np.mean([one.value for one in each])), each[0].low, each[0].high)
         for name, each in found.items()
