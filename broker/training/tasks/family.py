@@ -2,9 +2,10 @@
 
 Learnt on the histories of real alert packets alone: the only labelled source that is a sample of the stream.
 Each labelled object is shown with what its packets say of the place (context) after 1 and 5 detections and
-in its last state; and twice in its last state without context, so that light curves from elsewhere can
-be judged too. First detections say next to nothing without context, and none is shown so: a single detection
-of which nothing else is known is what an asteroid looks like.
+in its last state; each of these again without the hosts and magnitudes of the catalogue (else a model takes
+an asteroid of which they are missing for a supernova); and in its last state without any context, so that
+light curves from elsewhere can be judged too. First detections say next to nothing without context, and none
+is shown so: a single detection of which nothing else is known is what an asteroid looks like.
 
 What defined a label cannot predict it: asteroids were named by ssdistnr and bogus ones by rb, so no
 solar-system column and no reliability is an input, and bogus is not learnt (there are no independent
@@ -14,7 +15,7 @@ labels). Stars and AGN were named by SIMBAD: bright, catalogued ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -67,6 +68,8 @@ CONTEXT = (
 """Context columns that are known of an alert only."""
 OF_ONE_ALERT = ("nucleus_offset_arcsec", "position_scatter_arcsec")
 """Those of them that change from alert to alert; the others belong to the place."""
+CATALOGUE = ("host_sep_arcsec", "host_mag", "counterpart_mag_r", *COUNTERPART_COLOURS)
+"""Those that need the magnitudes of the catalogue."""
 LIGHT_CURVE = (
     "age_days", "slope", "amplitude", "last_to_peak", "reduced_chi2", "color_gr",
 )  # fmt: skip
@@ -195,7 +198,14 @@ def samples(data: Path) -> Sample:
     owner, count = np.concatenate([owner[early], known]), np.concatenate([count[early], last])
     seen = np.isin(histories.object[owner], packets.name)
     with_context = states(histories, owner[seen], count[seen], packets)
-    return joined([with_context, *[bare] * _WITHOUT])
+    return joined([with_context, without(with_context, CATALOGUE), *[bare] * _WITHOUT])
+
+
+def without(sample: Sample, names: Sequence[str]) -> Sample:
+    """The sample with some of its features unknown."""
+    features = sample.features.copy()
+    features[:, [sample.names.index(name) for name in names]] = np.nan
+    return replace(sample, features=features)
 
 
 def last_states(data: Path) -> Sample:

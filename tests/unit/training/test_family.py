@@ -174,3 +174,22 @@ def test_the_folder_against_an_independent_reading(folder: Path) -> None:
     histories = family.load(root, (STREAM_SOURCE,))
     assert np.diff(histories.starts).sum() == len(points)
     assert sample.columns([ABS_GAL_B]).max() <= 90.0 or np.isnan(sample.columns([ABS_GAL_B])).all()
+
+
+def test_with_packets_each_state_is_shown_with_and_without_the_catalogue(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    histories = family.load(folder, (STREAM_SOURCE,))
+    count = len(histories)
+    context = np.ones((count, len(CONTEXT_NAMES)))
+    packets = family.Packets(histories.object, np.full(count, 59_030.0), context)
+    bare = family.samples(folder)
+    monkeypatch.setattr(family, "read_packets", lambda data: packets)
+    sample = family.samples(folder)
+    known = np.isfinite(sample.columns(["star_score"])[:, 0])
+    whole = np.isfinite(sample.columns(family.CATALOGUE)).all(axis=1)
+    labelled = len(np.unique(bare.object))
+    assert known.sum() == 2 * whole.sum() == 2 * 3 * labelled, "after 1, 5 and all detections"
+    assert np.isnan(sample.columns(family.CATALOGUE)[~whole]).all()
+    assert (~known).sum() % labelled == 0
+    assert set(sample.n_detections[~known].tolist()) == set(bare.n_detections.tolist())
