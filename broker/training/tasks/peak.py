@@ -47,10 +47,11 @@ EDGES = (4.0, 6.0, 11.0)
 FARTHEST_DAYS = 60.0
 """Peaks farther from now are not learnt from: the first detections were of something else."""
 SETTINGS: dict[str, Any] = {
-    "num_leaves": 12, "learning_rate": 0.07, "min_data_in_leaf": 30, "feature_fraction": 0.7,
+    "num_leaves": 12, "learning_rate": 0.05, "min_data_in_leaf": 30, "feature_fraction": 0.7,
     "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 1.0,
 }  # fmt: skip
-TREES = 100
+TREES = (100, 200, 100)
+"""Of each of the QUANTILES: the margins make up for what the outer ones leave."""
 EARLY_WEIGHT, EARLY_DETECTIONS = 4.0, 5
 """States of so few detections count so much more: they are fewer and harder than those past the peak."""
 TRUTH_JD = 2_458_000.0
@@ -86,9 +87,13 @@ class Peaks:
         """(w,) one of the TARGETS."""
         return self.days if name == "days" else self.change
 
+    def near(self) -> Mask:
+        """(w,) which states models are fitted to."""
+        return np.abs(self.days) <= FARTHEST_DAYS
+
     def learnable(self) -> Peaks:
         """The states that models are fitted to."""
-        return self.take((np.abs(self.days) <= FARTHEST_DAYS) & (self.sample.age_days <= OLDEST_DAYS))
+        return self.take(self.near())
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Row:
-    """How well one target is told after some detections: median absolute errors on test objects.
+    """How well one target is told after some detections: median absolute errors on objects not seen.
 
     gain : (value, low, high) share by which the model's error is smaller than that of `linear`;
     coverage : (value, low, high) share of the 80 % intervals that hold the truth.  Brackets hold 95 %.
@@ -125,7 +130,10 @@ class Row:
 
 
 def load_peaks(data: Path) -> Peaks:
-    """Supernovae after COUNTS detections.  Raises BrokerError where the folder has no list of peaks."""
+    """Supernovae after COUNTS detections, where there is an answer.
+
+    Raises BrokerError where the folder has no list of peaks.
+    """
     curves = load(data, SOURCES)
     time, mag = _catalogued(data / TRUTH, curves)
     sample = after(curves, COUNTS)
@@ -134,7 +142,8 @@ def load_peaks(data: Path) -> Peaks:
     now = curves.time[curves.starts[owner] + sample.n_points - 1]
     brightest = np.fmin(*sample.columns(("peak_mag_g", "peak_mag_r")).T)
     peaks = Peaks(sample, time[owner] - now, mag[owner] - brightest, curves, owner)
-    return peaks.take(np.isfinite(peaks.days) & np.isfinite(peaks.change))
+    answered = sample.age_days <= OLDEST_DAYS
+    return peaks.take(answered & np.isfinite(peaks.days) & np.isfinite(peaks.change))
 
 
 def fit(peaks: Peaks, seed: int) -> Fitted:
@@ -143,18 +152,17 @@ def fit(peaks: Peaks, seed: int) -> Fitted:
     The intervals are split-conformal: what the outer quantiles miss on unseen objects is added to them, for
     each number of detections and each end.  Source: Romano, Patterson & Candes 2019, NeurIPS 32.
     """
-    known = peaks.learnable()
-    x, fold = known.sample.columns(INPUTS), folds(known.sample.group, known.sample.label, seed)
-    weight = np.where(known.sample.n_detections <= EARLY_DETECTIONS, EARLY_WEIGHT, 1.0)
+    x, fold = peaks.sample.columns(INPUTS), folds(peaks.sample.group, peaks.sample.label, seed)
+    weight, near = np.where(peaks.sample.n_detections <= EARLY_DETECTIONS, EARLY_WEIGHT, 1.0), peaks.near()
     boosters, margins = {}, {}
     for target in TARGETS:
-        y = known.target(target)
+        y = peaks.target(target)
         unseen = np.empty((len(y), len(QUANTILES)))
         for held in np.unique(fold):
-            rows = fold != held
-            unseen[~rows] = _predict(_boosters(x[rows], y[rows], weight[rows], seed), x[~rows])
-        margins[target] = conformal(unseen[:, 0], unseen[:, 2], y, bins(known.sample))
-        boosters[target] = _boosters(x, y, weight, seed)
+            rows = (fold != held) & near
+            unseen[fold == held] = _predict(_boosters(x[rows], y[rows], weight[rows], seed), x[fold == held])
+        margins[target] = conformal(unseen[:, 0], unseen[:, 2], y, bins(peaks.sample))
+        boosters[target] = _boosters(x[near], y[near], weight[near], seed)
     return Fitted(boosters, margins)
 
 
@@ -191,50 +199,52 @@ def save(fitted: Fitted, folder: Path) -> None:
 
 
 def train_peak(data: Path, folder: Path, seed: int) -> list[Row]:
-    """Fit to four fifths of the objects, write the models into `folder`, judge them once on the rest."""
+    """Write models of all objects into `folder`; judge each object by models of four fifths of the others."""
     peaks = load_peaks(data)
     if len(np.unique(peaks.sample.group)) < len(JUDGED) * 10:
         raise BrokerError(f"{data} has too few {SOURCES[0]} objects with a known peak")
-    held = folds(peaks.sample.group, peaks.sample.label, seed) == 0
-    learnt, test = peaks.take(~held), peaks.take(held)
+    fold = folds(peaks.sample.group, peaks.sample.label, seed)
+    parts = [try_out(peaks.take(fold != held), peaks.take(fold == held), seed) for held in np.unique(fold)]
+    save(fit(peaks, seed), folder)
+    return [
+        summary(target, count, np.concatenate([part[target, count] for part in parts]), seed)
+        for target in TARGETS
+        for count in JUDGED
+        if any(len(part[target, count]) for part in parts)
+    ]
+
+
+def try_out(learnt: Peaks, test: Peaks, seed: int) -> dict[tuple[str, int], F64]:
+    """How models and baselines fitted to `learnt` do on `test`, by target and number of detections.
+
+    Each (n, 5): absolute errors of the model, of the linear regression, of the parabola and of the typical
+    value, then whether the interval holds the truth (1 or 0).
+    """
     fitted = fit(learnt, seed)
-    save(fitted, folder)
-    return judge(fitted, learnt, test, seed)
-
-
-def judge(fitted: Fitted, learnt: Peaks, test: Peaks, seed: int) -> list[Row]:
-    """A row for each target and each of JUDGED, beside the baselines fitted to `learnt`."""
-    rows = []
     curvature = usual_curvature(learnt.take(learnt.sample.n_points == LEAST_DETECTIONS).learnable())
-    for target in TARGETS:
-        for count in JUDGED:
-            own, known = (
-                test.take(test.sample.n_points == count),
-                learnt.take(learnt.sample.n_points == count).learnable(),
-            )
+    found: dict[tuple[str, int], F64] = {}
+    for count in JUDGED:
+        own = test.take(test.sample.n_points == count)
+        known = learnt.take(learnt.sample.n_points == count).learnable()
+        vertex = parabolas(own, curvature)
+        for place, target in enumerate(TARGETS):
             if not len(own.days) or not len(known.days):
+                found[target, count] = np.empty((0, 5))
                 continue
-            truth, found = own.target(target), fitted.predict(target, own.sample)
-            guesses = {
-                "linear": linear(known, own, target),
-                "parabola": parabolas(own, curvature)[:, TARGETS.index(target)],
-                "typical": np.full(len(truth), np.median(known.target(target))),
-            }
-            errors = {name: np.abs(guess - truth) for name, guess in guesses.items()}
-            error = np.abs(found[:, 0] - truth)
-            inside = (truth >= found[:, 1]) & (truth <= found[:, 2])
-            rows.append(
-                Row(
-                    target,
-                    count,
-                    len(truth),
-                    float(np.median(error)),
-                    **{name: float(np.median(values)) for name, values in errors.items()},
-                    gain=_resampled(partial(_gain, error, errors["linear"]), len(truth), seed),
-                    coverage=_resampled(partial(_share, inside), len(truth), seed),
-                )
-            )
-    return rows
+            truth, told = own.target(target), fitted.predict(target, own.sample)
+            typical = np.full(len(truth), np.median(known.target(target)))
+            guesses = np.column_stack([told[:, 0], linear(known, own, target), vertex[:, place], typical])
+            inside = (truth >= told[:, 1]) & (truth <= told[:, 2])
+            found[target, count] = np.column_stack([np.abs(guesses - truth[:, np.newaxis]), inside])
+    return found
+
+
+def summary(target: str, count: int, tried: F64, seed: int) -> Row:
+    """What `try_out` found as a row.  tried : (n, 5)."""
+    model, regression, vertex, typical = np.median(tried[:, :4], axis=0).tolist()
+    gain = _resampled(partial(_gain, tried[:, 0], tried[:, 1]), len(tried), seed)
+    coverage = _resampled(partial(_share, tried[:, 4]), len(tried), seed)
+    return Row(target, count, len(tried), model, regression, vertex, typical, gain, coverage)
 
 
 def linear(known: Peaks, own: Peaks, target: str) -> F64:
@@ -325,11 +335,10 @@ def _boosters(x: F64, y: F64, weight: F64, seed: int) -> list[lightgbm.Booster]:
         "objective": "quantile", "num_threads": 1, "seed": seed, "deterministic": True,
         "force_col_wise": True, "verbose": -1,
     }  # fmt: skip
+    data = lightgbm.Dataset(x, y, weight=weight, free_raw_data=False)
     return [
-        lightgbm.train(
-            {**SETTINGS, **common, "alpha": quantile}, lightgbm.Dataset(x, y, weight=weight), TREES
-        )
-        for quantile in QUANTILES
+        lightgbm.train({**SETTINGS, **common, "alpha": quantile}, data, trees)
+        for quantile, trees in zip(QUANTILES, TREES, strict=True)
     ]
 
 
@@ -343,7 +352,7 @@ def _gain(error: F64, simple: F64, pick: I64) -> float:
     return 1.0 - float(np.median(error[pick])) / other if other > 0.0 else np.nan
 
 
-def _share(inside: Mask, pick: I64) -> float:
+def _share(inside: F64, pick: I64) -> float:
     return float(inside[pick].mean())
 
 
