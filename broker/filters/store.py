@@ -8,18 +8,17 @@ lock in Redis. And a call returns once every live worker judges by the new state
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import redis
-import redis.lock
 
 from broker import control
 from broker.config import Settings
 from broker.control import ControlState
+from broker.control_lock import alone, redis_client
 from broker.control_topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, FilterError
 from broker.filter import Filter, Payload, State
@@ -34,10 +33,6 @@ DEFAULT_OWNER = "local"
 BUILTIN_OWNER = "broker"
 ACKNOWLEDGE_S = 10.0
 """How long a call waits for the workers: twice the time after which a silent one no longer counts as live."""
-
-_LOCK = "lock:control"
-_LOCK_HELD_S = 90.0
-_LOCK_WAIT_S = 20.0
 
 
 class ReservedOwner(FilterError):
@@ -155,8 +150,8 @@ def add(
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     wanted = Filter(owner, name, 1, where, payload, "active", description or "", now)
     compile_filter(where, columns)
-    with _redis(settings) as client:
-        with _alone(client):
+    with redis_client(settings) as client:
+        with alone(client):
             stored = _store(settings, wanted, keep_description=description is None)
         return _acknowledged(settings, client, stored, timeout_s)
 
@@ -187,7 +182,7 @@ def install_builtin(settings: Settings, builtin: Sequence[Filter] = BUILTIN_FILT
 
     One that a person removed or paused stays so until its rule changes. Returns what was written.
     """
-    with _redis(settings) as client, _alone(client):
+    with redis_client(settings) as client, alone(client):
         latest = read(settings).latest_filters()
         new = [_next_builtin(item, latest.get(f"{item.owner}.{item.name}")) for item in builtin]
         written = [item for item in new if item is not None]
@@ -230,8 +225,8 @@ def _same_rule(before: Filter, new: Filter) -> bool:
 
 
 def _change_state(settings: Settings, whose: tuple[str, str], state: State, timeout_s: float) -> Added:
-    with _redis(settings) as client:
-        with _alone(client):
+    with redis_client(settings) as client:
+        with alone(client):
             stored = _store_state(settings, *whose, state)
         return _acknowledged(settings, client, stored, timeout_s)
 
@@ -270,36 +265,3 @@ def _acknowledged(settings: Settings, client: redis.Redis, stored: _Stored, time
             f"does not answer ({error}): it is unknown which workers have it"
         ) from error
     return Added(item, stored.written, stored.epoch, reached, live, time.monotonic() - start)
-
-
-@contextmanager
-def _redis(settings: Settings) -> Iterator[redis.Redis]:
-    client = redis.Redis.from_url(settings.redis.url, socket_timeout=5, socket_connect_timeout=5)
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-@contextmanager
-def _alone(client: redis.Redis) -> Iterator[None]:
-    """Hold the lock of all writers of filters; it ends by itself if this process dies."""
-    lock = client.lock(_LOCK, timeout=_LOCK_HELD_S, blocking_timeout=_LOCK_WAIT_S)
-    try:
-        free = lock.acquire()
-    except redis.RedisError as error:
-        raise BrokerError(f"Redis does not answer: {error}; is it running?") from error
-    if not free:
-        raise BrokerError(f"another process has been changing filters for {_LOCK_WAIT_S:g} s; try again")
-    try:
-        yield
-    finally:
-        _release(lock)
-
-
-def _release(lock: redis.lock.Lock) -> None:
-    """Give the lock back; one that ran out, or a Redis that is gone, has given it back already."""
-    try:
-        lock.release()
-    except redis.RedisError:
-        return
