@@ -1,4 +1,4 @@
-"""All durable state, as a fold over the `control` topic: filters and schemas now, more kinds later.
+"""All durable state, as a fold over the `control` topic: filters, schemas, bundles and their promotions.
 
 A record's key is `<kind>/<name>/<version>`, its value JSON. Removal is a state, never a tombstone, so an old
 version stays addressable. The offset of the last record applied is the *epoch*: two processes at one epoch
@@ -14,9 +14,12 @@ from typing import Any
 
 from broker.errors import FilterError
 from broker.filter import Filter
+from broker.promotion import BundleName, Promotion, StoredBundle
 
 FILTER = "filter"
 SCHEMA = "schema"
+BUNDLE = "bundle"
+MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class ControlState:
     filters : every version of every filter, by (owner.name, version)
     filter_epochs : the offset at which each of those versions took its present state
     schemas : Avro schema text by id
+    bundles : every bundle that was ever promoted
+    promotions : every promotion by revision, of each group of surveys
     unreadable : (offset, why) of records that this version of the code could not read
     """
 
@@ -33,6 +38,8 @@ class ControlState:
     filters: Mapping[tuple[str, int], Filter] = field(default_factory=dict)
     filter_epochs: Mapping[tuple[str, int], int] = field(default_factory=dict)
     schemas: Mapping[int, str] = field(default_factory=dict)
+    bundles: Mapping[BundleName, StoredBundle] = field(default_factory=dict)
+    promotions: Mapping[str, Mapping[int, Promotion]] = field(default_factory=dict)
     unreadable: tuple[tuple[int, str], ...] = ()
 
     def latest_filters(self) -> dict[str, Filter]:
@@ -47,6 +54,10 @@ class ControlState:
         """The filters that judge alerts at this epoch, in a stable order."""
         latest = self.latest_filters()
         return [latest[name] for name in sorted(latest) if latest[name].state == "active"]
+
+    def live_promotions(self) -> dict[str, Promotion]:
+        """The newest promotion of each group, rollbacks to nothing included."""
+        return {group: history[max(history)] for group, history in sorted(self.promotions.items())}
 
     def filter_addresses(self) -> dict[bytes, Filter]:
         """Every version of every filter whose topic may be written to, by its mark (Filter.mark)."""
@@ -63,6 +74,11 @@ def apply(state: ControlState, offset: int, key: bytes | None, value: bytes | No
         if kind == SCHEMA:
             schemas = {**state.schemas, int(content["id"]): str(content["schema"])}
             return replace(state, epoch=offset, schemas=schemas)
+        if kind == BUNDLE:
+            stored = StoredBundle.from_json(content)
+            return replace(state, epoch=offset, bundles={**state.bundles, stored.name: stored})
+        if kind == MODEL:
+            return _with_promotion(state, offset, Promotion.from_json(content))
         raise ValueError(f"unknown kind {kind!r}")
     except (ValueError, KeyError, TypeError, FilterError) as error:
         return replace(state, epoch=offset, unreadable=(*state.unreadable, (offset, str(error))))
@@ -76,6 +92,21 @@ def _with_filter(state: ControlState, offset: int, item: Filter) -> ControlState
         filters={**state.filters, version: item},
         filter_epochs={**state.filter_epochs, version: offset},
     )
+
+
+def _with_promotion(state: ControlState, offset: int, item: Promotion) -> ControlState:
+    history = {**state.promotions.get(item.group, {}), item.revision: item}
+    return replace(state, epoch=offset, promotions={**state.promotions, item.group: history})
+
+
+def bundle_record(item: StoredBundle) -> tuple[bytes, bytes]:
+    """Key and value of a bundle's control record."""
+    return f"{BUNDLE}/{item.name.id}/{item.name.version}".encode(), json.dumps(item.to_json()).encode()
+
+
+def promotion_record(item: Promotion) -> tuple[bytes, bytes]:
+    """Key and value of a promotion's control record."""
+    return f"{MODEL}/{item.group}/{item.revision}".encode(), json.dumps(item.to_json()).encode()
 
 
 def schema_record(schema_id: int, schema: str) -> tuple[bytes, bytes]:
