@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import redis
@@ -17,13 +17,23 @@ _INTERVAL_S = 1.0
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a worker says of itself; at = Redis server time [Unix s]."""
+    """What a worker says of itself.
+
+    models : id:version of the bundle that scores each group of surveys;  at : Redis server time [Unix s]
+    """
 
     slot: str
     epoch: int
     ready: bool
     pid: int
     at: float = 0.0
+    models: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Heartbeat:
+        """From what a worker wrote; what one of a later version says besides is ignored."""
+        said = json.loads(text)
+        return cls(**{item.name: said[item.name] for item in fields(cls) if item.name in said})
 
 
 class HeartbeatSender:
@@ -71,7 +81,7 @@ class HeartbeatSender:
 def live_workers(client: Any, group: str) -> list[Heartbeat]:
     """The workers whose last heartbeat is fresh.  Raises redis.RedisError."""
     now = _server_time(client)
-    beats = [Heartbeat(**json.loads(value)) for value in client.hgetall(_name(group)).values()]
+    beats = [Heartbeat.from_json(value) for value in client.hgetall(_name(group)).values()]
     return sorted((beat for beat in beats if now - beat.at < FRESH_S), key=lambda beat: beat.slot)
 
 

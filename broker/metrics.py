@@ -39,6 +39,18 @@ PARTITION_PAUSED = Gauge(
     ["topic", "partition"],
     multiprocess_mode="livesum",
 )
+MODEL_INFO = Gauge(
+    "broker_model_info",
+    "Workers that score a group of surveys by a bundle",
+    ["group", "id", "version"],
+    multiprocess_mode="livesum",
+)
+MODEL_REFUSED = Gauge(
+    "broker_model_refused",
+    "Workers that cannot load a bundle that is live",
+    ["id", "version"],
+    multiprocess_mode="livesum",
+)
 EXPIRED = Counter("broker_expired_records", "Input records that retention dropped before they were read")
 LATE_POINTS = Counter("broker_late_points", "Points merged that are older than the newest their object had")
 RETRACTIONS = Counter("broker_retractions", "Published alerts taken back because the survey withdrew them")

@@ -44,6 +44,7 @@ from broker.history.recall import (
 from broker.history.retract import retractions, unclaimed
 from broker.lightcurves import FLAG_PRIVATE
 from broker.message import Message, Packet, Reject
+from broker.models import ModelSet
 from broker.publish import rows
 from broker.publish.packets import Judged, PacketWriter, Withdrawn, dead_letter, retraction_notice
 from broker.scores.catalog import Scorer, load_scorer
@@ -86,7 +87,7 @@ class Pipeline:
         self, store: HistoryStore, scorer: Scorer, schemas: SchemaSource, settings: Settings
     ) -> None:
         self._store = store
-        self._scorer = scorer
+        self._models = ModelSet(scorer)
         self._schemas = schemas
         self._settings = settings
         self.columns = filter_columns(FEATURE_SPECS, scorer.specs)
@@ -94,9 +95,12 @@ class Pipeline:
             FEATURE_SPECS,
             scorer.specs,
             feature_set=feature_set_hash(),
-            model=(scorer.id, scorer.version),
             publish_private=settings.run.publish_private,
         )
+
+    def serve(self, models: ModelSet) -> None:
+        """Score by these models from the next batch on."""
+        self._models = models
 
     def process(self, messages: Sequence[Message], filters: FilterSet) -> Outcome:
         """Judge a batch. When this returns, the store holds it durably and only sending is left.
@@ -124,16 +128,17 @@ class Pipeline:
             matrix, gated = self._features(known)
         with _timed(outcome, "scores"):
             alerts = known.batch
-            scores = self._scorer.score(matrix, context_matrix(alerts.packet, alerts.ra, alerts.dec))
+            scorer = self._models.of(alerts.survey)
+            scores = scorer.score(matrix, context_matrix(alerts.packet, alerts.ra, alerts.dec))
         with _timed(outcome, "filters"):
             table = build_table(
-                known.batch, (FEATURE_SPECS, matrix), (self._scorer.specs, scores), known.history_incomplete
+                known.batch, (FEATURE_SPECS, matrix), (scorer.specs, scores), known.history_incomplete
             )
             verdict = evaluate(filters.compiled, table)
         with _timed(outcome, "encode"):
             judged = Judged(
                 known.batch, known.keys, known.record_sha256, known.curves, matrix, scores,
-                verdict.masks, known.history_incomplete,
+                verdict.masks, known.history_incomplete, (scorer.id, scorer.version),
             )  # fmt: skip
             outcome.packets += self.writer.alerts(judged, filters.filters, filters.epoch)
             self._retract(outcome, known, judged, filters)

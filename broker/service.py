@@ -36,12 +36,16 @@ from broker.metrics import (
     FILTER_HITS,
     LATE_POINTS,
     LATENCY,
+    MODEL_INFO,
+    MODEL_REFUSED,
     OBSERVED_LATENCY,
     POINTS_DROPPED,
     RETRACTIONS,
     STAGE_SECONDS,
 )
+from broker.models import ModelSet, model_set
 from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_scorer, warm_up
+from broker.promotion import BundleName
 from broker.publish.kafka import DeliveryFailed, KafkaOutput
 from broker.publish.packets import encode_record
 from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
@@ -94,9 +98,11 @@ class Worker:
         self._announced: set[int] = set()
         self._ready = False
         self._filters = FilterSet(-1)
+        self._models = ModelSet(scorer)
+        _show_models(None, self._models)
         self._tail.catch_up()
         self._announce_schemas()
-        self._swap_filters()
+        self._swap()
         rebuild.ensure(self.settings, store, self.stopping)
         self._output = KafkaOutput(self.settings.kafka, self.slot.id)
         self.on_step("state")
@@ -116,7 +122,7 @@ class Worker:
         pause = _FIRST_PAUSE_S
         while not self.stopping():
             if self._tail.poll():
-                self._swap_filters()
+                self._swap()
             try:
                 self._step()
                 pause = _FIRST_PAUSE_S
@@ -160,11 +166,13 @@ class Worker:
             except RetryBatch as trouble:
                 log.warning("%s: %s", self.slot.id, trouble)
 
-    def _swap_filters(self) -> None:
-        """Take the newest epoch; called between batches only, so a batch is judged by one epoch."""
+    def _swap(self) -> None:
+        """Take the newest epoch; called between batches only, so one epoch scores and judges a batch."""
         state = self._tail.state
         if state.epoch == self._filters.epoch:
             return
+        if not self.settings.run.model:  # a model given by hand is not promoted away
+            self._swap_models(model_set(self._models, state))
         known = dict(self._filters.refused)
         self._filters = compile_set(
             state.epoch, state.active_filters(), state.filter_addresses(), self._pipeline.columns
@@ -174,6 +182,21 @@ class Worker:
                 log.error("filter %s is not evaluated: %s", name, why)
         if hasattr(self, "_heart"):
             self._heart.now()
+
+    def _swap_models(self, models: ModelSet) -> None:
+        before, self._models = self._models, models
+        self._pipeline.serve(models)
+        _show_models(before, models)
+        for name, why in models.refused.items():
+            if before.refused.get(name) != why:
+                log.error("model %s is not served: %s", name, why)
+                self._tell_refused(name, why)
+
+    def _tell_refused(self, name: BundleName, why: str) -> None:
+        try:
+            self._notice_of_broker(str(name), "model_refused", f"{self.slot.id} cannot load it: {why}")
+        except BrokerError as error:  # a notice is not worth a worker
+            log.warning("no notice of it: %s", error)
 
     def _announce_schemas(self) -> None:
         """Put every schema we may refer to into `control` before anything refers to it."""
@@ -199,7 +222,7 @@ class Worker:
             text = f"paused: topic {topic} cannot be written ({why}); resume it once it can"
             self._notice(item.owner, f"{item.owner}.{item.name}", "filter_paused", text)
         self._tail.wait_for(epoch)
-        self._swap_filters()
+        self._swap()
 
     def _notice(self, owner: str, subject: str, kind: str, text: str) -> None:
         notice = {
@@ -264,4 +287,15 @@ class Worker:
         RETRACTIONS.inc(outcome.retractions)
 
     def _beat(self) -> Heartbeat:
-        return Heartbeat(self.slot.id, self._filters.epoch, self._ready, os.getpid())
+        names = self._models.names()
+        return Heartbeat(self.slot.id, self._filters.epoch, self._ready, os.getpid(), models=names)
+
+
+def _show_models(before: ModelSet | None, now: ModelSet) -> None:
+    """Metrics of the models of this process: 1 for each that serves or is refused, 0 for what no more is."""
+    groups, old_groups = now.names().items(), before.names().items() if before else ()
+    refused, old_refused = now.refused.keys(), before.refused.keys() if before else ()
+    for group, name in [*old_groups, *groups]:
+        MODEL_INFO.labels(group, *name.split(":", 1)).set((group, name) in groups)
+    for bundle in [*old_refused, *refused]:
+        MODEL_REFUSED.labels(bundle.id, bundle.version).set(bundle in refused)

@@ -48,6 +48,7 @@ class Judged:
 
     keys : (n,) Kafka keys (the history keys);  hits : (filters, n) bool;  curves : n light curves as known
     record_sha256 : (n,) hexadecimal digests of the original records
+    model : id and version of the bundle that gave the scores
     """
 
     batch: AlertBatch
@@ -58,6 +59,7 @@ class Judged:
     scores: F64
     hits: npt.NDArray[np.bool_]
     history_incomplete: npt.NDArray[np.bool_]
+    model: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,12 @@ class PacketWriter:
         score_specs: Sequence[ColumnSpec],
         *,
         feature_set: str,
-        model: tuple[str, str],
         publish_private: bool = False,
     ) -> None:
         self._fields = records.alert_fields(PUBLISHED_PACKET_COLUMNS, feature_specs, score_specs)
         self._alert_schema = records.canonical(records.alert_schema(self._fields))
         self._widths = (len(feature_specs), len(score_specs))
         self._feature_set = feature_set.encode()
-        self._model = (model[0].encode(), model[1].encode())
         self._publish_private = publish_private
         self._hit_schemas: dict[tuple[str, str], str] = {}
         self.schemas: dict[int, str] = {}
@@ -146,6 +146,7 @@ class PacketWriter:
             scores,
             hits,
             judged.history_incomplete[withdrawn.rows],
+            judged.model,
         )
 
     def _hits(self, judged: Judged, filters: Sequence[Filter], slim: list[bytes]) -> list[Packet]:
@@ -239,8 +240,8 @@ class PacketWriter:
         out.text(codes, [f"{batch.survey} ".encode() + version for version in versions.tolist()])
         out.constant(__version__.encode())
         out.constant(self._feature_set)
-        out.constant(self._model[0])
-        out.constant(self._model[1])
+        for part in judged.model:
+            out.constant(part.encode())
         out.long(np.full(count, epoch))
         out.double(mjd_tai_to_unix_s(batch.midpoint_mjd_tai))
         timestamps = np.array([message.timestamp_ms for message in batch.messages], dtype=np.int64)
