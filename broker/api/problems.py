@@ -13,6 +13,7 @@ from broker.api.context import NotReady
 from broker.api.registry import INVALID_SCHEMA, NOT_READY, RegistryError, is_registry, registry_answer
 from broker.errors import BrokerError, FilterError
 from broker.filters.store import ReservedOwner, UnknownFilter
+from broker.model_store import UnknownModel
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -50,7 +51,7 @@ def _filter(request: Request, error: Exception) -> JSONResponse:
 
 def _broker(request: Request, error: Exception) -> JSONResponse:
     """404 for what does not exist; else a server behind us is missing."""
-    if isinstance(error, UnknownFilter):
+    if isinstance(error, UnknownFilter | UnknownModel):
         return JSONResponse({"error": str(error)}, 404)
     if isinstance(error, NotReady) and is_registry(request.url.path):
         return registry_answer(RegistryError(503, NOT_READY, str(error)))

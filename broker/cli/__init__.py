@@ -28,6 +28,7 @@ VERBS: list[tuple[str, str]] = [
     ("train", "Train a model bundle from labelled light curves"),
     ("evaluate", "What a bundle says of a folder of light curves, and how good that is"),
     ("explain", "Why a published alert got its probabilities"),
+    ("models", "List, promote and roll back the models that score"),
     ("bench", "Measure this machine"),
     ("config", "Effective settings, and where each came from"),
 ]

@@ -1,0 +1,162 @@
+"""`broker models`: which bundle scores, from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from broker.cli.options import JsonOption, KafkaOption, RedisOption, settings_from
+
+if TYPE_CHECKING:
+    from broker.config import Settings
+    from broker.model_store import Promoted
+
+models = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="List, promote and roll back the models that score."
+)
+
+GroupOption = Annotated[
+    str, typer.Option("--for", metavar="SURVEY", help="A survey, or all that have no promotion of their own.")
+]
+WhyOption = Annotated[str, typer.Option(help="For those who read the list later.")]
+
+
+@models.command("list")
+def list_(as_json: JsonOption = False, kafka: KafkaOption = None, redis: RedisOption = None) -> None:
+    """What is live, what was promoted before, and what each worker serves."""
+    from broker import model_store  # noqa: PLC0415
+
+    settings = _connected(kafka, redis)
+    found = model_store.describe(model_store.read(settings), settings, model_store.serving(settings))
+    if as_json:
+        print(json.dumps(found))
+        return
+    _print_tables(found)
+    if found["note"]:
+        print(found["note"])
+
+
+@models.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="ID:VERSION, or ID where there is one version.")],
+    as_json: JsonOption = False,
+    kafka: KafkaOption = None,
+    redis: RedisOption = None,
+) -> None:
+    """One bundle: what it was made for, its card, and when it was promoted."""
+    from broker import model_store  # noqa: PLC0415
+
+    state = model_store.read(_connected(kafka, redis))
+    found = model_store.details(state, model_store.find(state, name))
+    if as_json:
+        print(json.dumps(found))
+        return
+    manifest = found["manifest"]
+    for what in ("id", "version", "sha256", "bytes", "at", "by"):
+        print(f"{what:10} {found[what]}")
+    print(f"{'created':10} {manifest['created']}")
+    for stage in manifest["stages"]:
+        print(f"{'stage':10} {stage['name']}: {', '.join(stage['classes'])}")
+    for item in found["promotions"]:
+        print(f"{_what(item):10} for {item['group']} at {item['at']} by {item['by']} {item['why']}".rstrip())
+    if found["card"]:
+        print(f"\n{found['card']}")
+
+
+@models.command("promote")
+def promote(
+    bundle: Annotated[str, typer.Argument(help="Folder of a bundle, name of a shipped one, or ID:VERSION.")],
+    group: GroupOption = "all",
+    version: Annotated[
+        str | None, typer.Option(help="Store the folder's bundle under this version.", show_default=False)
+    ] = None,
+    why: WhyOption = "",
+    as_json: JsonOption = False,
+    kafka: KafkaOption = None,
+    redis: RedisOption = None,
+) -> None:
+    """Score by a bundle from now on, without a restart; returns when every live worker has it."""
+    from broker import model_store  # noqa: PLC0415
+
+    settings = _connected(kafka, redis)
+    _report(model_store.promote(settings, bundle, group=group, version=version, why=why), as_json)
+
+
+@models.command("rollback")
+def rollback(
+    group: GroupOption = "all",
+    why: WhyOption = "",
+    as_json: JsonOption = False,
+    kafka: KafkaOption = None,
+    redis: RedisOption = None,
+) -> None:
+    """Score again by what was before the newest promotion; twice in a row goes back twice."""
+    from broker import model_store  # noqa: PLC0415
+
+    _report(model_store.rollback(_connected(kafka, redis), group=group, why=why), as_json)
+
+
+def summary(done: Promoted) -> str:
+    """What a change came to, in one line."""
+    from broker.model_store import SHIPPED  # noqa: PLC0415
+
+    item = done.promotion
+    name = f"{item.bundle or f'the {SHIPPED} bundle'} for {item.group}"
+    if not done.written:
+        name += " was live already, nothing changed"
+    if done.live == 0:
+        return f"{name}: no worker is running: it takes effect when `broker run` starts"
+    return f"{name}: live on {done.serving}/{done.live} workers in {done.seconds:.1f} s"
+
+
+def _report(done: Promoted, as_json: bool) -> None:
+    print(json.dumps(done.to_json()) if as_json else summary(done))
+    if done.reached < done.live:
+        missing = done.live - done.reached
+        print(f"warning: {missing} live worker(s) did not answer in time; they will follow", file=sys.stderr)
+    if done.serving < done.reached:
+        others = done.reached - done.serving
+        print(
+            f"warning: {others} worker(s) serve another model: they cannot load this one (see the notices), "
+            "or run.model is set for them",
+            file=sys.stderr,
+        )
+
+
+def _print_tables(found: dict[str, Any]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    live = Table("for", "bundle", "since", "by", "how", "why", title="live")
+    if "all" not in found["live"]:
+        live.add_row("all", "shipped")
+    for group, item in found["live"].items():
+        cells = (group, item["bundle"], item["at"], item["by"], _what(item), item["why"])
+        live.add_row(*(Text(cell) for cell in cells))
+    known = Table("bundle", "stored", "by", "bytes", "sha256", title="known")
+    for item in found["known"]:
+        name, size = f"{item['id']}:{item['version']}", f"{item['bytes']:,}"
+        known.add_row(Text(name), Text(item["at"]), Text(item["by"]), size, item["sha256"][:12])
+    workers = Table("worker", "serves", title="live workers")
+    for slot, served in found["workers"].items():
+        workers.add_row(Text(slot), Text(", ".join(f"{name} for {group}" for group, name in served.items())))
+    console = Console()
+    for table in (live, known, workers):
+        console.print(table)
+
+
+def _what(promotion: dict[str, Any]) -> str:
+    return "rollback" if promotion["rollback"] else "promoted"
+
+
+def _connected(kafka: str | None, redis: str | None) -> Settings:
+    """Settings on servers that have the topics we need."""
+    from broker.assemble import connected, ensure_topics  # noqa: PLC0415
+
+    settings = connected(settings_from(kafka, redis))
+    ensure_topics(settings)
+    return settings

@@ -1,0 +1,301 @@
+"""The models of a cluster, kept in the `control` topic: promote, roll back, list.
+
+A bundle is stored under its id and version once and for good, so what provenance names can always be looked
+up. Only a bundle that this version of the code can serve is stored. A call returns once every live worker has
+taken the new state, and says how many of them serve the model.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import redis
+
+from broker import control
+from broker.assemble import survey_names
+from broker.config import Settings
+from broker.control import ControlState
+from broker.control_lock import alone, redis_client
+from broker.control_topic import ControlTail, ControlWriter
+from broker.errors import BrokerError, BundleError
+from broker.heartbeats import Heartbeat, live_workers, wait_for_epoch
+from broker.models import load_checked
+from broker.promotion import ALL, BundleName, Promotion, StoredBundle, promoted, rolled_back
+from broker.scores.archive import pack, unpack
+from broker.scores.bundle import MANIFEST, write_manifest
+from broker.scores.catalog import BUNDLES, Scorer
+
+ACKNOWLEDGE_S = 10.0
+"""How long a call waits for the workers, as for a filter."""
+SHIPPED = "shipped"
+"""How the time before the first promotion is named."""
+
+
+class UnknownModel(BrokerError):
+    """No bundle has this name, or nothing was promoted that could be rolled back."""
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What a change came to.
+
+    written : False if the group had this bundle already;  epoch : control offset from which it holds
+    reached, serving of live : workers that took the state, and those of them that score by the bundle
+    """
+
+    promotion: Promotion
+    written: bool
+    epoch: int
+    reached: int
+    serving: int
+    live: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` shows it."""
+        return {
+            "promotion": promotion_json(self.promotion),
+            "written": self.written,
+            "epoch": self.epoch,
+            "reached": self.reached,
+            "serving": self.serving,
+            "live": self.live,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def read(settings: Settings) -> ControlState:
+    """The control state as it is now.  Raises BrokerError."""
+    with ControlTail(settings.kafka) as tail:
+        return tail.catch_up()
+
+
+def promote(
+    settings: Settings,
+    what: str,
+    *,
+    group: str = ALL,
+    version: str | None = None,
+    why: str = "",
+    timeout_s: float = ACKNOWLEDGE_S,
+) -> Promoted:
+    """Let the alerts of a group be scored by a bundle, and wait until the workers do.
+
+    what : folder of a bundle, name of a shipped one, or id:version of one that was promoted before
+    group : a survey, or ALL for the surveys that have no promotion of their own
+    version : store the bundle of a folder under this version instead of its own
+    Nothing is written unless the bundle can be served. Raises BundleError, UnknownModel, or BrokerError.
+    """
+    _check_group(group)
+    folder = _folder(what)
+    given = None if folder is None else sealed(folder, version)
+    if given is None and version is not None:
+        raise BundleError(f"{what} is stored already; a version can be given to a folder only")
+
+    def change(state: ControlState) -> tuple[list[tuple[bytes, bytes]], Promotion]:
+        stored, records = _stored(state, given) if given else (find(state, what), [])
+        history = state.promotions.get(group, {})
+        live = history.get(max(history, default=0))
+        if live is not None and live.bundle == stored.name:
+            return [], live
+        new = promoted(history, _new(group, stored.name, why))
+        return [*records, control.promotion_record(new)], new
+
+    return _changed(settings, change, timeout_s)
+
+
+def rollback(
+    settings: Settings, *, group: str = ALL, why: str = "", timeout_s: float = ACKNOWLEDGE_S
+) -> Promoted:
+    """Go back to what scored a group before its newest promotion; twice in a row goes back twice.
+
+    Raises UnknownModel where nothing is left to go back to.
+    """
+    _check_group(group)
+
+    def change(state: ControlState) -> tuple[list[tuple[bytes, bytes]], Promotion]:
+        new = rolled_back(state.promotions.get(group, {}), _new(group, None, why))
+        if new is None:
+            raise UnknownModel(f"nothing is promoted for {group!r}; there is nothing to go back to")
+        return [control.promotion_record(new)], new
+
+    return _changed(settings, change, timeout_s)
+
+
+def sealed(folder: Path, version: str | None = None) -> StoredBundle:
+    """A folder's bundle as it would be stored, after every check of it.  Raises BundleError."""
+    with tempfile.TemporaryDirectory(prefix="broker-bundle-") as place:
+        copy = Path(place) / "bundle"  # what is checked is what is packed, whoever writes to the folder
+        try:
+            copytree(folder, copy)
+        except OSError as error:
+            raise BundleError(f"cannot read {folder}: {error}") from error
+        scorer = load_checked(copy)
+        if version is not None:
+            write_manifest(copy, replace(scorer.manifest, version=version))
+            scorer = load_checked(copy)
+        return _packed(copy, scorer)
+
+
+def _packed(folder: Path, scorer: Scorer) -> StoredBundle:
+    try:
+        name = BundleName(scorer.id, scorer.version)
+    except ValueError as error:
+        raise BundleError(f"bundle {scorer.id}: {error}") from None
+    digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    return StoredBundle(name, digest, pack(folder), _now(), _who())
+
+
+def find(state: ControlState, name: str) -> StoredBundle:
+    """A bundle in `control` by id:version, or by its id if it has one version.  Raises UnknownModel."""
+    found = [item for key, item in state.bundles.items() if name in (str(key), key.id)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(sorted(map(str, state.bundles))) or "none yet"
+    shipped = ", ".join(sorted(path.parent.name for path in BUNDLES.glob(f"*/{MANIFEST}")))
+    raise UnknownModel(
+        f"{name!r} is neither a folder nor one bundle; promoted before: {known}; shipped: {shipped}"
+    )
+
+
+def describe(state: ControlState, settings: Settings, workers: Sequence[Heartbeat] = ()) -> dict[str, Any]:
+    """What is live, what is known and what the workers serve, as JSON.
+
+    note : what a reader must know besides, '' if nothing
+    """
+    note = ""
+    if settings.run.model:
+        note = f"run.model is set to {settings.run.model}: workers started with it ignore promotions"
+    return {
+        "live": {group: promotion_json(item) for group, item in state.live_promotions().items()},
+        "known": [item.summary() for _, item in sorted(state.bundles.items(), key=lambda pair: str(pair[0]))],
+        "workers": {beat.slot: dict(beat.models) for beat in workers},
+        "note": note,
+    }
+
+
+def details(state: ControlState, stored: StoredBundle) -> dict[str, Any]:
+    """All that is known of a bundle: its manifest, its card, its promotions.  Raises BundleError."""
+    files = unpack(stored.archive)
+    history = [item for group in state.promotions.values() for item in group.values()]
+    return {
+        **stored.summary(),
+        "manifest": json.loads(files[MANIFEST]),
+        "card": files.get("card.md", b"").decode(errors="replace"),
+        "promotions": [promotion_json(item) for item in history if item.bundle == stored.name],
+    }
+
+
+def promotion_json(item: Promotion) -> dict[str, Any]:
+    """A promotion as people are shown it."""
+    return {**item.to_json(), "bundle": SHIPPED if item.bundle is None else str(item.bundle)}
+
+
+def serving(settings: Settings) -> list[Heartbeat]:
+    """The live workers.  Raises BrokerError if Redis does not answer."""
+    with redis_client(settings) as client:
+        try:
+            return live_workers(client, settings.run.group)
+        except redis.RedisError as error:
+            raise BrokerError(f"Redis does not answer: {error}; is it running?") from error
+
+
+def _folder(what: str) -> Path | None:
+    """The folder that a user means: a path, or a shipped bundle's name."""
+    for folder in (Path(what), BUNDLES / what):
+        if (folder / MANIFEST).is_file():
+            return folder
+    if Path(what).is_dir():
+        raise BundleError(f"{what} has no {MANIFEST}; give the folder of a bundle")
+    return None
+
+
+def _check_group(group: str) -> None:
+    known = (ALL, *survey_names())
+    if group not in known:
+        raise BundleError(f"no survey {group!r}; choose one of {', '.join(known)}")
+
+
+def _stored(state: ControlState, given: StoredBundle) -> tuple[StoredBundle, list[tuple[bytes, bytes]]]:
+    """The bundle and the record it needs, none if `control` has it already.  Raises BundleError."""
+    known = state.bundles.get(given.name)
+    if known is None:
+        _check_shipped(given)
+        return given, [control.bundle_record(given)]
+    if known.sha256 != given.sha256:
+        raise BundleError(_taken(given.name, "was promoted before"))
+    return known, []
+
+
+def _check_shipped(given: StoredBundle) -> None:
+    """Alerts may name a shipped bundle that was never promoted: its name is taken too."""
+    for path in BUNDLES.glob(f"*/{MANIFEST}"):
+        content = path.read_bytes()
+        said = json.loads(content)
+        same_name = (said["id"], said["version"]) == (given.name.id, given.name.version)
+        if same_name and hashlib.sha256(content).hexdigest() != given.sha256:
+            raise BundleError(_taken(given.name, "is shipped"))
+
+
+def _taken(name: BundleName, how: str) -> str:
+    return f"another bundle of the name {name} {how}; give this one a version of its own with --version"
+
+
+def _new(group: str, bundle: BundleName | None, why: str) -> Promotion:
+    return Promotion(group, 1, bundle, 0, rollback=False, at=_now(), by=_who(), why=why)
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number without a name
+        return f"user {os.getuid()}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _changed(
+    settings: Settings,
+    change: Callable[[ControlState], tuple[Sequence[tuple[bytes, bytes]], Promotion]],
+    timeout_s: float,
+) -> Promoted:
+    """Write what a change comes to in the state as it is now, and wait for the workers."""
+    with redis_client(settings) as client:
+        with alone(client):
+            writer = ControlWriter(settings.kafka)
+            state = read(settings)
+            records, item = change(state)
+            epoch = state.epoch
+            for record in records:
+                epoch = writer.write(*record)
+        start = time.monotonic()
+        try:
+            reached, live = wait_for_epoch(client, settings.run.group, epoch, timeout_s)
+            workers = live_workers(client, settings.run.group)
+        except redis.RedisError as error:
+            raise BrokerError(
+                f"it is stored what scores {item.group}, but Redis does not answer ({error}): it is unknown "
+                "which workers have it"
+            ) from error
+    count = sum(beat.epoch >= epoch and serves(beat.models, item) for beat in workers)
+    return Promoted(item, bool(records), epoch, reached, count, live, time.monotonic() - start)
+
+
+def serves(models: Mapping[str, str], item: Promotion) -> bool:
+    """Whether a worker that serves these models (by group) has taken a promotion or a rollback."""
+    if item.bundle is not None:
+        return models.get(item.group) == str(item.bundle)
+    return item.group == ALL or item.group not in models
