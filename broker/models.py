@@ -16,7 +16,7 @@ from broker.errors import BundleError
 from broker.features.catalog import FEATURE_SPECS
 from broker.promotion import ALL, BundleName, StoredBundle, candidates
 from broker.scores.archive import plain_name, unpack
-from broker.scores.bundle import MANIFEST, read_manifest
+from broker.scores.bundle import MANIFEST
 from broker.scores.catalog import Scorer, load_scorer
 
 
@@ -97,8 +97,6 @@ def load_checked(folder: Path) -> Scorer:
     """
     names = [spec.name for spec in FEATURE_SPECS]
     try:
-        for stage in read_manifest(folder, names, CONTEXT_NAMES).stages:
-            plain_name(stage.name)  # its files are found by it
         scorer = load_scorer(folder, feature_names=names, context_names=CONTEXT_NAMES)
         scores = scorer.score(np.full((1, len(names)), np.nan), np.full((1, len(CONTEXT_NAMES)), np.nan))
     except BundleError:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.errors import BundleError
+from broker.scores.archive import plain_name
 from broker.scores.booster import Booster
 
 F64 = npt.NDArray[np.float64]
@@ -99,6 +100,7 @@ def network(content: bytes, scaling: Scaling) -> Network:
 
 def load_model(folder: Path, name: str) -> Model:
     """The model of a stage in a bundle whose files have been checked.  Raises BundleError if it has none."""
+    plain_name(name)  # a bundle may come from anywhere: its names must not lead out of its folder
     if (folder / f"{name}{TEXT}").exists():
         return Trees(Booster(folder / f"{name}{TEXT}"))
     try:
