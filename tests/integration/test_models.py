@@ -67,7 +67,7 @@ class Stage:
         done = threading.Event()
 
         def feed() -> None:
-            while not done.wait(0.1):
+            while not done.wait(0.2):
                 self.feed(4)
 
         with ThreadPoolExecutor(1) as pool:
@@ -179,18 +179,18 @@ def test_models_are_swapped_while_alerts_flow_and_each_alert_has_one(stage: Stag
         first = stage.models("promote", str(stage.bundles["1"]), "--why", "a first one")
         assert (first["written"], first["reached"], first["serving"], first["live"]) == (True, 2, 2, 2)
         stage.wait_for_more()
-        second = stage.models("promote", str(stage.bundles["2"]))
-        assert (second["serving"], second["epoch"] > first["epoch"]) == (2, True)
+        second = model_store.promote(stage.settings, str(stage.bundles["2"]))
+        assert (second.serving, second.epoch > first["epoch"]) == (2, True)
         stage.wait_for_more()
         back = stage.models("rollback", "--why", "worse")
         assert (back["promotion"]["bundle"], back["promotion"]["rollback"]) == ("made:1", True)
         assert back["serving"] == 2
         stage.wait_for_more()
-        again = stage.models("promote", "made:1")
-        assert (again["written"], again["epoch"]) == (False, back["epoch"])
+        again = model_store.promote(stage.settings, "made:1")
+        assert (again.written, again.epoch) == (False, back["epoch"])
     assert check(stage) == {"1", "2"}
     epochs = [alert["provenance"]["controlEpoch"] for alert in stage.alerts()]
-    changes = [-1, first["epoch"], second["epoch"], back["epoch"], 2**62]
+    changes = [-1, first["epoch"], second.epoch, back["epoch"], 2**62]
     assert all(any(low <= epoch < high for epoch in epochs) for low, high in pairwise(changes))
     for spans in stage.spans().values():  # no partition changed hands, so none went back to an old model
         in_order = [epoch for _, _, epoch in sorted(spans)]
