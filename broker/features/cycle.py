@@ -28,7 +28,9 @@ NAMES = (
 
 def fold(time: F64, flux: F64, err: F64, starts: I64, period: F64) -> dict[str, F64]:
     """The columns NAMES, each (n,); arguments as `cycles`."""
-    return dict(zip(NAMES, cycles(time, flux, err, starts, period).T, strict=True))
+    # Contiguous, so that one kernel serves: a column of one row is contiguous, one of many is not.
+    found = cycles(time, flux, err, starts, np.ascontiguousarray(period))
+    return dict(zip(NAMES, found.T, strict=True))
 
 
 @compiled
