@@ -52,6 +52,8 @@ def warnings(results: Results) -> Iterator[str]:
         if stage.source_alone > 0.6:
             yield flow(f"""{stage.task.name}: class and source are entangled: the name of the source alone
                 would reach a balanced accuracy of {stage.source_alone:.2f}.""")
+        for caveat in stage.task.caveats:
+            yield f"{stage.task.name}: {caveat}"
     yield "Rubin: unvalidated. There are too few labelled Rubin objects to test any class."
     yield flow("""The labelled objects are brighter and better covered than the stream's: somebody had chosen
         to look at them. Labels of AGN and variable stars are mostly positional matches, not spectra.""")

@@ -19,6 +19,7 @@ class Task:
     parametric : inputs of the baseline that only knows a fitted model's parameters
     sources    : of the labelled folder, that it can judge
     least_detections : with fewer it is not asked
+    caveats    : what the card must say beyond the figures, a sentence each
     samples, last_states, early_states : rows of a labelled folder: to learn from; of every object as it is
                  last seen; of every object after its first detections
     """
@@ -33,3 +34,4 @@ class Task:
     samples: Callable[[Path], Sample]
     last_states: Callable[[Path], Sample]
     early_states: Callable[[Path], Sample]
+    caveats: tuple[str, ...] = ()

@@ -10,11 +10,11 @@ TASKS: list[Task] = [
     Task(
         transient.NAME, "transient", transient.CLASSES, transient.INPUTS, transient.PARAMETRIC,
         transient.SOURCES, transient.LEAST_DETECTIONS,
-        transient.samples, transient.last_states, transient.early_states,
+        transient.samples, transient.last_states, transient.early_states, transient.CAVEATS,
     ),
     Task(
         periodic.NAME, periodic.PARENT, periodic.CLASSES, periodic.INPUTS,
         periodic.PARAMETRIC, periodic.SOURCES, periodic.LEAST_DETECTIONS,
-        periodic.samples, periodic.last_states, periodic.early_states,
+        periodic.samples, periodic.last_states, periodic.early_states, periodic.CAVEATS,
     ),
 ]  # fmt: skip

@@ -393,4 +393,11 @@ def cross_validated(sample: Sample, kind: Kind, settings: Settings, repeats: int
     return Crossed(counts, means["bare"], means["last"], means["first"])
 
 
-TASK = Task("family", "", CLASSES, INPUTS, PARAMETRIC, SOURCES, 1, samples, last_states, early_states)
+CAVEATS = (
+    "`periodic` means a star of any kind, eruptive ones too; `stochastic` means an AGN.",
+    "a single detection of whose surroundings nothing is known is nearly always called moving.",
+    "bogus is not learnt: no labels are independent of the survey's own score.",
+)
+TASK = Task(
+    "family", "", CLASSES, INPUTS, PARAMETRIC, SOURCES, 1, samples, last_states, early_states, CAVEATS
+)

@@ -45,6 +45,10 @@ PARAMETRIC: tuple[str, ...] = (
 )  # fmt: skip
 """Of the baseline that knows the fitted cycle alone."""
 LEAST_DETECTIONS = min(TAUGHT_COUNTS)
+CAVEATS: tuple[str, ...] = (
+    "rotating and young stars (RS CVn, Herbig Ae/Be, T Tauri) are not taught; most are called EB or LPV.",
+    "no claim is made for ZTF: among its labelled histories hardly any star has 20 detections.",
+)
 TEACHERS: tuple[str, ...] = ("asas_richards12", "debosscher", "s82_rrlyrae")
 """Sources whose labels are learnt from; those of asas_acvs are a machine's."""
 SOURCES: tuple[str, ...] = (*TEACHERS, "asas_acvs")

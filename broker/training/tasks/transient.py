@@ -32,6 +32,11 @@ INPUTS = (
     "fade_15d", "fade_30d", "width_days",
     *PARAMETRIC,
 )  # fmt: skip
+CAVEATS = (
+    "in the Open Supernova Catalog the bands that are missing tell part of the class.",
+    "tidal disruption events are not taught; most come out as SLSN.",
+    "after 5 detections of an alert history it is hardly better than a guess: nearly everything is called SNIa.",
+)
 TAUGHT_BY = (OSC,)
 SOURCES = (OSC, *ZTF_SOURCES)
 EARLY = (1, 2, 3, 5, 10, 20)
