@@ -17,6 +17,7 @@ from broker.errors import BrokerError
 from broker.features.catalog import FEATURES, feature_set_hash
 from broker.scores.anomaly import FOREST_FILE, Forest, save_forest
 from broker.scores.bundle import Manifest, StageSpec, write_manifest
+from broker.scores.counterpart import LATITUDE, MAGNITUDES
 from broker.scores.novelty import Novelty, save_novelty
 from broker.scores.stages import NOVELTY_FILE
 from broker.scores.taxonomy import FAMILIES, FAMILY_OF
@@ -262,6 +263,8 @@ def write_bundle(folder: Path, results: Results, forest: Forest, training: dict[
         save_novelty(folder / f"{stage.task.name}{NOVELTY_FILE}", stage.novelty)
     (folder / "card.md").write_text(card(results))
     names = {name for stage in results.stages for name in stage.chosen.inputs}
+    if results.counterpart is not None:
+        names |= {*MAGNITUDES, LATITUDE}
     manifest = Manifest(
         id=NAME,
         version=VERSION,

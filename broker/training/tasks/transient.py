@@ -35,7 +35,7 @@ INPUTS = (
 CAVEATS = (
     "in the Open Supernova Catalog the bands that are missing tell part of the class.",
     "tidal disruption events are not taught; most come out as SLSN.",
-    "after 5 detections of an alert history it is hardly better than a guess: nearly everything is called SNIa.",
+    "after 5 detections of an alert's history it is hardly better than a guess: nearly all is called SNIa.",
 )
 TAUGHT_BY = (OSC,)
 SOURCES = (OSC, *ZTF_SOURCES)
