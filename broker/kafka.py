@@ -191,17 +191,21 @@ def committed_values(kafka: KafkaSettings, partitions: Iterable[PartitionKey]) -
 
     All are read at once: an empty topic costs as long a wait as a full one.  Raises BrokerError.
     """
-    left = set(partitions)
     consumer = reader(kafka, **{"enable.partition.eof": True})
-    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in left])
     try:
+        ends = {key: watermarks(consumer, *key)[1] for key in partitions}
+        left = set(ends)
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in left])
         while left:
             for message in consumer.consume(1000, 0.1):
-                error = message.error()
+                error, key = message.error(), (message.topic(), message.partition())
                 if error is None:
-                    yield message.value() or b""
+                    if message.offset() < ends[key]:
+                        yield message.value() or b""
+                    if message.offset() + 1 >= ends[key]:
+                        left.discard(key)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard((message.topic(), message.partition()))
+                    left.discard(key)  # the last offset may be a transaction's mark, which is no message
                 elif not error.retriable():
                     raise BrokerError(f"cannot read {message.topic()}: {error.str()}")
     finally:
