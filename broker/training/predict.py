@@ -110,8 +110,10 @@ def answers(
 
 
 def alone(stages: Stages, family: str) -> Stages:
-    """One family's stage, the family taken for granted."""
-    return Stages(None, {family: stages.within[family]}, {}, stages.detections)
+    """One family's stage, the family taken for granted; with too few detections for it all leaves are alike."""
+    stage = stages.within[family]
+    shares = dict.fromkeys(stage.classes, 1.0 / len(stage.classes))
+    return Stages(None, {family: stage}, {family: shares}, stages.detections)
 
 
 def bundle_matrix(sample: Sample, manifest: Manifest) -> F64:
