@@ -92,6 +92,7 @@ class Scorer:
                 f"bundle {self.id} needs a matrix of {width} features, got shape {matrix.shape}"
             )
         columns = np.hstack([matrix[:, :width], context[:, self.context]])
+        columns[np.isinf(columns)] = np.nan  # an infinite feature says as little as a missing one
         return np.hstack([part.score(columns) for part in self.parts])
 
 

@@ -110,7 +110,7 @@ def answers(
 
 
 def alone(stages: Stages, family: str) -> Stages:
-    """One family's stage, the family taken for granted; with too few detections for it all leaves are alike."""
+    """One family's stage, the family taken for granted; with too few detections all leaves are alike."""
     stage = stages.within[family]
     shares = dict.fromkeys(stage.classes, 1.0 / len(stage.classes))
     return Stages(None, {family: stage}, {family: shares}, stages.detections)
