@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from broker.allocator import keep_freed_memory
 from broker.features.catalog import extract
@@ -19,6 +20,8 @@ from broker.features.series import measured_series
 from broker.history.merge import as_known, join_blobs, merge
 from broker.history.merge import warm_up as warm_up_merge
 from broker.lightcurves import DETECTION, LIMIT, LightCurves, empty_points
+
+F64 = npt.NDArray[np.float64]
 
 BATCH = 500
 EXPENSIVE_ROWS = 25
@@ -89,6 +92,39 @@ def _cost(size: Size, repeats: int) -> FeatureCost:
             family.__name__: _median_us(partial(family, series), EXPENSIVE_ROWS, repeats)
             for family in GATED_FAMILIES
         },
+    )
+
+
+@dataclass(frozen=True)
+class PacketCost:
+    """CPU microseconds an alert, medians over the repeats, for the histories that real packets carry.
+
+    points : median number of points of an alert's light curve;  assembly, cheap : as in FeatureCost
+    """
+
+    points: float
+    assembly: float
+    cheap: float
+
+    @property
+    def together(self) -> float:
+        """Assembly and the features that are computed for each alert."""
+        return self.assembly + self.cheap
+
+
+def packet_cost(points: LightCurves, ref_mjd: F64, repeats: int) -> PacketCost:
+    """What the alerts of packets cost whose every point is stored already.
+
+    points : n rows, as the packets carry them;  ref_mjd : (n,) each alert's own midpoint [MJD, TAI]
+    """
+    rows = np.arange(len(points))
+    stored = join_blobs([points.row(row).tobytes() for row in range(len(points))])
+    curves = as_known(merge(stored, points).curves, rows, ref_mjd)
+    gated = extract_gated(curves, ref_mjd)
+    return PacketCost(
+        float(np.median(np.diff(curves.starts))),
+        _median_us(lambda: as_known(merge(stored, points).curves, rows, ref_mjd), len(rows), repeats),
+        _median_us(lambda: extract(curves, ref_mjd, None, gated.values), len(rows), repeats),
     )
 
 

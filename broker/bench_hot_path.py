@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from broker.bench_features import PacketCost, packet_cost
 from broker.config import Settings
 from broker.filters.live import FilterSet
 from broker.history.memory import MemoryStore
@@ -14,6 +15,7 @@ from broker.message import Message
 from broker.pipeline import Pipeline, shipped_or_chosen_scorer, warm_up
 from broker.scores.catalog import Scorer
 from broker.surveys.avro import LocalSchemas
+from broker.surveys.catalog import decode
 
 _BATCH = 500
 
@@ -23,12 +25,14 @@ class HotPath:
     """Microseconds an alert of wall time in each stage of one process, medians over the repeats.
 
     published : alerts that came out, each repeat;  the filters stage runs without a filter
+    light_curves : CPU of assembling these alerts' light curves and of the features computed for each alert
     """
 
     alerts: int
     published: int
     repeats: int
     stages: dict[str, float]
+    light_curves: PacketCost
 
     @property
     def total(self) -> float:
@@ -37,7 +41,8 @@ class HotPath:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self) | {"total": self.total}
+        curves = asdict(self.light_curves) | {"together": self.light_curves.together}
+        return asdict(self) | {"total": self.total, "light_curves": curves}
 
 
 def measure(settings: Settings, values: Sequence[bytes], repeats: int) -> HotPath:
@@ -51,7 +56,13 @@ def measure(settings: Settings, values: Sequence[bytes], repeats: int) -> HotPat
         name: statistics.median(seconds[name] for seconds, _ in runs) / len(values) * 1e6
         for name in runs[0][0]
     }
-    return HotPath(len(values), runs[0][1], repeats, stages)
+    return HotPath(len(values), runs[0][1], repeats, stages, _light_curves(messages, repeats))
+
+
+def _light_curves(messages: Sequence[Message], repeats: int) -> PacketCost:
+    """Of the batch with the most alerts: a batch is one survey's."""
+    batch = max(decode(messages, LocalSchemas()).batches, key=len)
+    return packet_cost(batch.points, batch.midpoint_mjd_tai, repeats)
 
 
 def _run(settings: Settings, scorer: Scorer, messages: Sequence[Message]) -> tuple[dict[str, float], int]:

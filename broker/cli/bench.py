@@ -165,6 +165,10 @@ def hot_path(
     print(f"{result.alerts} packets, {result.published} alerts published, us an alert of wall time")
     for stage, microseconds in [*result.stages.items(), ("together", result.total)]:
         print(f"  {stage:12}{microseconds:10,.1f}")
+    curves = result.light_curves
+    print(f"CPU for light curves of {curves.points:.0f} points (median), us an alert")
+    print(f"  assembly    {curves.assembly:10,.1f}")
+    print(f"  features    {curves.cheap:10,.1f}  (but for the expensive ones)")
 
 
 @bench.command("start")

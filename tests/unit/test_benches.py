@@ -25,3 +25,6 @@ def test_the_hot_path_is_measured_a_stage() -> None:
     assert result.published == result.alerts == len(few_ztf())
     assert list(result.stages)[:3] == ["decode", "history", "features"]
     assert math.isclose(result.as_dict()["total"], sum(result.stages.values()))
+    curves = result.as_dict()["light_curves"]
+    assert curves["points"] > 1
+    assert curves["together"] == curves["assembly"] + curves["cheap"] > 0
