@@ -64,11 +64,11 @@ def evaluate_folder(data: Path, out: Path, tasks: Sequence[Task], bundle: Path |
     manifest = read_manifest(folder, names, CONTEXT_NAMES)
     stages = load_stages(folder, manifest)
     out.mkdir(parents=True, exist_ok=True)
-    last = answers(data, tasks, folder, manifest, stages, lambda task: task.last_states)
+    last = answers(data, tasks, folder, manifest, stages, lambda task: task.last_states, young=False)
     if not last:
         known = sorted({source for task in tasks for source in task.sources})
         raise BrokerError(f"{data} has no light curve of a known source; known are {', '.join(known)}")
-    early = answers(data, tasks, folder, manifest, stages, lambda task: task.early_states)
+    early = answers(data, tasks, folder, manifest, stages, lambda task: task.early_states, young=True)
     pq.write_table(prediction_table(last), out / "predictions.parquet")
     pq.write_table(prediction_table(early), out / "early.parquet")
     write_counterparts(data, out, folder, manifest)
@@ -87,7 +87,14 @@ def write_counterparts(data: Path, out: Path, folder: Path, manifest: Manifest) 
 
 
 def answers(
-    data: Path, tasks: Sequence[Task], folder: Path, manifest: Manifest, stages: Stages, states: States
+    data: Path,
+    tasks: Sequence[Task],
+    folder: Path,
+    manifest: Manifest,
+    stages: Stages,
+    states: States,
+    *,
+    young: bool,
 ) -> list[Answer]:
     """The bundle's answers for every source of the folder, the first task that knows a source judging it."""
     trained = {spec.name for spec in manifest.stages}
@@ -103,17 +110,20 @@ def answers(
         if not len(sample):
             continue
         matrix = bundle_matrix(sample, manifest)
-        asked = stages if not task.parent else alone(stages, task.parent)
+        asked = stages if not task.parent else alone(stages, task.parent, young=young)
         strange = anomaly.score(matrix)[:, 0]
         found.append(Answer(task, sample, asked.score(matrix), strange, not task.parent))
     return found
 
 
-def alone(stages: Stages, family: str) -> Stages:
-    """One family's stage, the family taken for granted; with too few detections all leaves are alike."""
+def alone(stages: Stages, family: str, *, young: bool) -> Stages:
+    """One family's stage, the family taken for granted.
+
+    young : with fewer detections than the stage needs all leaves are alike; else it is asked in any case
+    """
     stage = stages.within[family]
     shares = dict.fromkeys(stage.classes, 1.0 / len(stage.classes))
-    return Stages(None, {family: stage}, {family: shares}, stages.detections)
+    return Stages(None, {family: stage}, {family: shares} if young else {}, stages.detections)
 
 
 def bundle_matrix(sample: Sample, manifest: Manifest) -> F64:

@@ -83,7 +83,10 @@ SHOWN = (1, 5)
 """Those that are learnt from, beside the last."""
 _WITHOUT = 2
 """How often each object is shown without context: once is too little for models to make much of it."""
-BANDS = {"ztfg": "g", "ztfr": "r", "ztfR": "r", "ztfi": "i"}
+RUBIN_SOURCE = "lsst_real"
+JUDGED = (*SOURCES, RUBIN_SOURCE)
+"""Sources that are judged, though only the stream's own is learnt from; Rubin's without any claim."""
+BANDS = {"ztfg": "g", "ztfr": "r", "ztfR": "r", "ztfi": "i"} | {f"lsst{band}": band for band in "ugrizy"}
 PACKETS = ("ztf/alerts", "ztf/alerts_reencoded")
 """Folders of alert packets beside the labelled folder, where context is read, if they are there."""
 _EXPOSURE_S = 30.0
@@ -127,17 +130,22 @@ class Packets:
     context: F64
 
 
-def load(data: Path, sources: Sequence[str] = SOURCES) -> Histories:
+def load(data: Path, sources: Sequence[str] = JUDGED) -> Histories:
     """Every object of some sources of a folder with `labels.parquet` and `photometry.parquet`.
 
-    Detections are in ZTF's bands. A point of another source than the stream counts as one from 5 sigma on.
+    Detections are in the surveys' own bands; forced photometry is left out. A point of another source than
+    the stream counts as one from 5 sigma on.
     """
     labels = _read(data / "labels.parquet", ("source", "object", "label", "group"), sources, ("ra", "dec"))
     points = _read(
         data / "photometry.parquet",
         ("source", "object", "mjd", "band", "mag", "magerr", "flux", "fluxerr", "upperlimit"),
         sources,
+        ("kind",),
     )
+    if "kind" in points.column_names:
+        kind = pc.fill_null(pc.cast(points["kind"], pa.string()), "")
+        points = points.filter(pc.invert(pc.starts_with(kind, "forced")))
     points = points.filter(pc.is_in(pc.cast(points["band"], pa.string()), value_set=pa.array(list(BANDS))))
     rows = labels.to_pylist()
     number = {(row["source"], row["object"]): place for place, row in enumerate(rows)}
@@ -209,13 +217,13 @@ def without(sample: Sample, names: Sequence[str]) -> Sample:
 
 
 def last_states(data: Path) -> Sample:
-    """Every object of SOURCES in its last state, labelled or not; with context where there are packets."""
+    """Every object of JUDGED in its last state, labelled or not; with context where there are packets."""
     histories = load(data)
     return states(histories, np.arange(len(histories)), _last(histories), read_packets(data.parent))
 
 
 def early_states(data: Path) -> Sample:
-    """Every object of SOURCES after each of EARLY detections; with context where there are packets."""
+    """Every object of JUDGED after each of EARLY detections; with context where there are packets."""
     histories = load(data)
     return states(histories, *_after(histories, EARLY), read_packets(data.parent))
 
@@ -398,6 +406,4 @@ CAVEATS = (
     "a single detection of whose surroundings nothing is known is nearly always called moving.",
     "bogus is not learnt: no labels are independent of the survey's own score.",
 )
-TASK = Task(
-    "family", "", CLASSES, INPUTS, PARAMETRIC, SOURCES, 1, samples, last_states, early_states, CAVEATS
-)
+TASK = Task("family", "", CLASSES, INPUTS, PARAMETRIC, JUDGED, 1, samples, last_states, early_states, CAVEATS)
