@@ -153,7 +153,7 @@ class Worker:
         ledger = Packet(LEDGER, self.slot.id.encode(), self._ledger_record(polled, outcome.counts))
         packets = [*outcome.packets, ledger]
         start = time.perf_counter()
-        self._output.transact(packets, KafkaInput.offsets(polled), self._input.metadata())
+        self._output.transact(packets, self._input.offsets(polled), self._input.metadata())
         outcome.stage_s["transaction"] = time.perf_counter() - start  # type: ignore[assignment]
         self._measure(polled, outcome)
 
