@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from broker.astro.bands import BAND_INDEX
 from broker.astro.photometry import mag_err_to_njy_err, mag_to_njy
 from broker.astro.times import JD_MINUS_MJD, jd_utc_start_to_mjd_tai
-from broker.errors import BrokerError
 from broker.features.catalog import FEATURES, extract
 from broker.lightcurves import DETECTION, LightCurves, empty_points
+from broker.training.tables import read_rows
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -106,9 +105,9 @@ class Windows:
 
 def load_detections(data: Path) -> Detections:
     """Detections of every object of SOURCES in a folder with `photometry.parquet` and `labels.parquet`."""
-    labels = _labels(_read(data / "labels.parquet", ("source", "object", "label", "group")))
+    labels = _labels(read_rows(data / "labels.parquet", ("source", "object", "label", "group"), SOURCES))
     names = ("source", "object", "mjd", "band", "mag", "magerr", "flux", "fluxerr", "upperlimit")
-    rows = _measured(_read(data / "photometry.parquet", names))
+    rows = _measured(read_rows(data / "photometry.parquet", names, SOURCES))
     key = np.char.add(np.char.add(rows["source"], "\t"), rows["object"])
     order = np.lexsort((rows["time"], key))
     objects, first = np.unique(key[order], return_index=True)
@@ -171,19 +170,6 @@ def feature_indices(names: tuple[str, ...]) -> list[int]:
     """Columns of the feature matrix by name."""
     position = {feature.name: index for index, feature in enumerate(FEATURES)}
     return [position[name] for name in names]
-
-
-def _read(path: Path, names: tuple[str, ...]) -> pa.Table:
-    """The columns named, of the rows of SOURCES."""
-    try:
-        table = pq.read_table(path, columns=list(names))
-    except (OSError, pa.ArrowException) as error:
-        raise BrokerError(f"cannot read {path}: {error}; give the folder of labelled light curves") from None
-    missing = [name for name in names if name not in table.column_names]
-    if missing:
-        raise BrokerError(f"{path} lacks the columns {missing}; give the folder of labelled light curves")
-    source = pc.cast(table["source"], pa.string())
-    return table.filter(pc.is_in(source, value_set=pa.array(SOURCES)))
 
 
 def _labels(table: pa.Table) -> dict[str, tuple[str, str]]:

@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from broker.astro.bands import BAND_INDEX
 from broker.astro.photometry import mag_err_to_njy_err, mag_to_njy
@@ -31,7 +30,6 @@ from broker.astro.sky import galactic_latitude_deg
 from broker.astro.times import JD_MINUS_MJD, jd_utc_start_to_mjd_tai
 from broker.batch import AlertBatch
 from broker.context import ABS_GAL_B, CONTEXT_NAMES, COUNTERPART_COLOURS, context_matrix
-from broker.errors import BrokerError
 from broker.features.catalog import FEATURES, extract
 from broker.lightcurves import DETECTION, LightCurves, empty_points
 from broker.message import Message
@@ -43,6 +41,7 @@ from broker.training.evaluate import Figure, balanced_accuracy
 from broker.training.kinds import Kind, Settings
 from broker.training.sample import Sample, joined
 from broker.training.selection import folds, held_out_answers
+from broker.training.tables import read_rows
 from broker.training.task import Task
 
 F64 = npt.NDArray[np.float64]
@@ -136,8 +135,10 @@ def load(data: Path, sources: Sequence[str] = JUDGED) -> Histories:
     Detections are in the surveys' own bands; forced photometry is left out. A point of another source than
     the stream counts as one from 5 sigma on.
     """
-    labels = _read(data / "labels.parquet", ("source", "object", "label", "group"), sources, ("ra", "dec"))
-    points = _read(
+    labels = read_rows(
+        data / "labels.parquet", ("source", "object", "label", "group"), sources, ("ra", "dec")
+    )
+    points = read_rows(
         data / "photometry.parquet",
         ("source", "object", "mjd", "band", "mag", "magerr", "flux", "fluxerr", "upperlimit"),
         sources,
@@ -342,19 +343,6 @@ def _rows(owner: I64, time: F64, keep: Mask, objects: int) -> tuple[I64, I64]:
     starts = np.zeros(objects + 1, dtype=np.int64)
     np.cumsum(np.bincount(owner[chosen], minlength=objects), out=starts[1:])
     return order, starts
-
-
-def _read(path: Path, names: Sequence[str], sources: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
-    """The columns named, of the rows of some sources.  Raises BrokerError if they cannot be read."""
-    try:
-        there = pq.read_schema(path).names
-        missing = [name for name in names if name not in there]
-        if missing:
-            raise BrokerError(f"{path} lacks the columns {missing}; give the folder of labelled light curves")
-        table = pq.read_table(path, columns=[*names, *(name for name in optional if name in there)])
-    except (OSError, pa.ArrowException) as error:
-        raise BrokerError(f"cannot read {path}: {error}; give the folder of labelled light curves") from None
-    return table.filter(pc.is_in(pc.cast(table["source"], pa.string()), value_set=pa.array(list(sources))))
 
 
 def _texts(rows: Sequence[Mapping[str, str | None]], name: str) -> Strings:

@@ -15,15 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from broker.astro.bands import BAND_INDEX, NO_BAND
 from broker.astro.photometry import mag_err_to_njy_err, mag_to_njy
-from broker.errors import BrokerError
 from broker.features.catalog import FEATURES, extract
 from broker.features.measurements import Reference
 from broker.lightcurves import DETECTION, LightCurves, empty_points
 from broker.training.sample import I64, Sample, Strings, joined
+from broker.training.tables import read_rows
 
 NAME = "periodic"
 CLASSES: tuple[str, ...] = ("CEP", "DSCT", "EB", "LPV", "RRLyrae")
@@ -134,9 +133,10 @@ def load(data: Path) -> Stars:
     Times are taken as published (heliocentric, some with a zero point of their own): only differences count.
     """
     known = {
-        (row["source"], row["object"]): row for row in _read(data / "labels.parquet", LABELS).to_pylist()
+        (row["source"], row["object"]): row
+        for row in read_rows(data / "labels.parquet", LABELS, SOURCES).to_pylist()
     }
-    table = _read(data / "photometry.parquet", PHOTOMETRY)
+    table = read_rows(data / "photometry.parquet", PHOTOMETRY, SOURCES)
     mjd, mag, magerr = (np.asarray(table[name].to_numpy(), dtype=np.float64) for name in PHOTOMETRY[3:])
     flux = mag_to_njy(mag)
     err = mag_err_to_njy_err(flux, magerr)
@@ -215,18 +215,6 @@ def best_sampled(curves: LightCurves) -> npt.NDArray[np.uint8]:
     counts = np.zeros((len(curves), NO_BAND + 1), dtype=np.int64)
     np.add.at(counts, (row, curves.points["band"]), 1)
     return np.asarray(counts[:, :NO_BAND].argmax(axis=1), dtype=np.uint8)
-
-
-def _read(path: Path, names: tuple[str, ...]) -> pa.Table:
-    """The columns named, of the rows of SOURCES."""
-    try:
-        table = pq.read_table(path, columns=list(names))
-    except (OSError, pa.ArrowException) as error:
-        raise BrokerError(f"cannot read {path}: {error}; give the folder of labelled light curves") from None
-    missing = [name for name in names if name not in table.column_names]
-    if missing:
-        raise BrokerError(f"{path} lacks the columns {missing}; give the folder of labelled light curves")
-    return table.filter(pc.is_in(pc.cast(table["source"], pa.string()), value_set=pa.array(SOURCES)))
 
 
 def _disputed(group: Strings, label: Strings) -> npt.NDArray[np.bool_]:
