@@ -54,8 +54,29 @@ def star_rows(label: str, name: str, rng: np.random.Generator) -> tuple[Row, lis
     return {"source": source, "object": name, "label": label, "group": f"group {name}"}, photometry
 
 
-def write_folder(folder: Path, counts: dict[str, int], stars: dict[str, int] | None = None) -> Path:
-    """A labelled folder with some objects of each class, every fourth one under two names, and some stars."""
+def rubin_rows(label: str | None, name: str, rng: np.random.Generator) -> tuple[Row, list[Row]]:
+    """Label and photometry of an object of Rubin's one deep field, signed flux in microjansky."""
+    days = np.sort(rng.uniform(0.0, 40.0, 30))
+    base: Row = {"source": "lsst_real", "object": name, "mag": None, "magerr": None, "upperlimit": False}
+    photometry: list[Row] = [
+        {**base, "mjd": 60_900.0 + day, "band": band, "flux": 3.0 + np.sin(day), "fluxerr": 0.1}
+        for day, band in zip(days, ["lsstg", "lsstr", "lssti"] * 10, strict=True)
+    ]
+    ra, dec = rng.uniform(150.0, 150.5), rng.uniform(2.0, 2.5)
+    known = {"source": "lsst_real", "object": name, "label": label, "group": f"group {name}"}
+    return {**known, "ra": ra, "dec": dec}, photometry
+
+
+def write_folder(
+    folder: Path,
+    counts: dict[str, int],
+    stars: dict[str, int] | None = None,
+    rubin: dict[str | None, int] | None = None,
+) -> Path:
+    """A labelled folder with some objects of each class, every fourth one under two names.
+
+    stars, rubin : and some periodic stars, and objects of Rubin's
+    """
     rng = np.random.default_rng(11)
     labels: list[Row] = []
     photometry: list[Row] = []
@@ -70,10 +91,17 @@ def write_folder(folder: Path, counts: dict[str, int], stars: dict[str, int] | N
             own, rows = star_rows(label, f"{label}{i}", rng)
             labels.append(own)
             photometry.extend(rows)
+    for known, count in (rubin or {}).items():
+        for i in range(count):
+            own, rows = rubin_rows(known, f"1690000000{known}{i}", rng)
+            labels.append({**own})
+            photometry.extend(rows)
     types = {"flux": pa.float32(), "fluxerr": pa.float32(), "mag": pa.float64(), "magerr": pa.float64()}
     table = pa.Table.from_pylist(photometry)
     for name, kind in types.items():
         table = table.set_column(table.column_names.index(name), name, table[name].cast(kind))
     pq.write_table(table, folder / "photometry.parquet")
-    pq.write_table(pa.Table.from_pylist(labels), folder / "labels.parquet")
+    pq.write_table(
+        pa.Table.from_pylist([{"ra": None, "dec": None, **row} for row in labels]), folder / "labels.parquet"
+    )
     return folder

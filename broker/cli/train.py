@@ -46,5 +46,7 @@ def train(
         report = run(data, out, tasks, seed=seed, budget=budget, every=every, progress=show)
     for why in report.unfit.values():
         print(f"left out: {why}")
-    print(f"bundle: {report.bundle}\nreport: {report.page}")
-    print(f"use it: broker run --model {report.bundle}")
+    for one in (report, report.other):
+        if one is not None:
+            print(f"bundle: {one.bundle}\nreport: {one.page}")
+    print(f"use it: broker run --model {report.bundle}, or broker models promote {report.bundle}")

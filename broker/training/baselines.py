@@ -14,7 +14,7 @@ from broker.training.sample import F64, I64, Sample
 from broker.training.selection import folds, held_out_answers
 
 TEN = 10
-_MIDDLING = {"trees": 80, "learning_rate": 0.06, "num_leaves": 8, "min_data_in_leaf": 10}
+MIDDLING = {"trees": 80, "learning_rate": 0.06, "num_leaves": 8, "min_data_in_leaf": 10}
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ def baselines(
     """The three baselines, fitted to `learnt` and judged on `test`."""
     majority = np.full((len(test), len(classes)), 1.0 / len(classes))
     boosted = KINDS[0]
-    ten = _most_used(learnt, classes, inputs, boosted, seed)
+    ten = most_used(learnt, classes, inputs, seed)
     found = [
         _judged("majority", majority, test, classes, seed),
         _judged(
             f"LightGBM on {len(ten)} features",
-            _fitted(boosted, _MIDDLING, learnt, test, classes, ten, seed), test, classes, seed,
+            _fitted(boosted, MIDDLING, learnt, test, classes, ten, seed), test, classes, seed,
         ),
     ]  # fmt: skip
     if parametric:
@@ -51,12 +51,10 @@ def baselines(
     return found
 
 
-def _most_used(
-    sample: Sample, classes: Sequence[str], inputs: Sequence[str], kind: Kind, seed: int
-) -> list[str]:
+def most_used(sample: Sample, classes: Sequence[str], inputs: Sequence[str], seed: int) -> list[str]:
     """The ten inputs that boosted trees gain most by."""
-    model = kind.fit(
-        sample.columns(inputs), sample.truth(classes), sample.weights(), len(classes), _MIDDLING, seed
+    model = KINDS[0].fit(
+        sample.columns(inputs), sample.truth(classes), sample.weights(), len(classes), MIDDLING, seed
     )
     assert isinstance(model, Boosted)
     return [inputs[place] for place in np.argsort(-model.gains(), kind="stable")[:TEN]]

@@ -54,11 +54,13 @@ def warnings(results: Results) -> Iterator[str]:
                 would reach a balanced accuracy of {stage.source_alone:.2f}.""")
         for caveat in stage.task.caveats:
             yield f"{stage.task.name}: {caveat}"
-    yield "Rubin: unvalidated. There are too few labelled Rubin objects to test any class."
+    if results.survey != "ztf":
+        yield flow(f"""{results.survey}: unvalidated. There are too few labelled objects of this survey to
+            test any class; all figures above are of the objects that taught it.""")
     yield flow("""The labelled objects are brighter and better covered than the stream's: somebody had chosen
         to look at them. Labels of AGN and variable stars are mostly positional matches, not spectra.""")
-    yield flow(f"""The anomaly score knows {results.anomaly_objects} ZTF objects; strange means unlike
-        these.""")
+    yield flow(f"""The anomaly score knows {results.anomaly_objects} objects of {results.survey}; strange
+        means unlike these.""")
 
 
 def _sources(stage: StageResult) -> str:

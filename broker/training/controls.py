@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from broker.errors import BrokerError
-from broker.scores.calibration import softmax
+from broker.training.contenders import Contender
 from broker.training.evaluate import Figure, balanced_accuracy
-from broker.training.kinds import Kind, Settings
 from broker.training.sample import F64, I64, Sample
-from broker.training.selection import folds, held_out_answers
+from broker.training.selection import folds
 
 LEAST_GROUPS = 10
 """A source or class with fewer objects is left out of a control."""
@@ -30,11 +29,13 @@ class Control:
     """One question, asked with the chosen kind, settings and inputs.
 
     answers : what could be answered, with the number of objects of each
+    others  : balanced accuracy of simpler or other models on the same rows
     """
 
     question: str
     answers: dict[str, int]
     balanced_accuracy: Figure
+    others: dict[str, Figure] = field(default_factory=dict)
 
     @property
     def chance(self) -> float:
@@ -58,9 +59,7 @@ def check_apart(first: Sample, second: Sample) -> None:
         raise BrokerError(f"{len(shared)} objects are in two parts of the split, {sorted(shared)[0]!r} first")
 
 
-def source_controls(
-    sample: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int
-) -> list[Control]:
+def source_controls(sample: Sample, chosen: Contender, seed: int) -> list[Control]:
     """Can the source be told from the inputs, over all and within each class? By cross-validation."""
     by_source = replace(sample, label=sample.source)
     asked = [("Which source, over all classes?", by_source)]
@@ -68,27 +67,31 @@ def source_controls(
         (f"Which source, among {name}?", by_source.take(sample.label == name))
         for name in np.unique(sample.label)
     ]
-    return [
-        control
-        for question, part in asked
-        for control in inside(question, part, inputs, kind, settings, seed)[:1]
-    ]
+    return [control for question, part in asked for control in inside(question, part, [chosen], seed)[:1]]
 
 
-def inside(
-    question: str, sample: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int
-) -> list[Control]:
+def inside(question: str, sample: Sample, contenders: Sequence[Contender], seed: int) -> list[Control]:
     """Cross-validation over the objects of a sample; nothing without two classes of enough objects."""
     part, names = _common(sample, [sample])
     if len(names) < 2:
         return []
-    x, y = part.columns(inputs), part.truth(names)
-    fold = folds(part.group, part.label, seed)
-    raw = held_out_answers(kind, settings, x, y, part.weights(), fold, len(names), seed)
-    return _answered(question, softmax(raw), part, names, seed)
+    return by_folds(question, part, names, folds(part.group, part.label, seed), contenders, seed)
 
 
-def across(sample: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int) -> list[Control]:
+def by_folds(
+    question: str, sample: Sample, names: list[str], fold: I64, contenders: Sequence[Contender], seed: int
+) -> list[Control]:
+    """Each fold judged by models of the others.  fold : (n,) of each row."""
+    answers = {}
+    for one in contenders:
+        answers[one.name] = np.empty((len(sample), len(names)))
+        for held in np.unique(fold):
+            learnt, judged = sample.take(fold != held), sample.take(fold == held)
+            answers[one.name][fold == held] = one.answers(learnt, judged, names)
+    return answered(question, answers, sample, names, seed)
+
+
+def across(sample: Sample, contenders: Sequence[Contender], seed: int) -> list[Control]:
     """For each source: its own objects by cross-validation, the others' by a model of it alone.
 
     Over all states and, where objects have several, over the last of each: its whole light curve.
@@ -97,52 +100,55 @@ def across(sample: Sample, inputs: Sequence[str], kind: Kind, settings: Settings
     sources = [str(name) for name in np.unique(sample.source)]
     for source in sources:
         own = sample.take(sample.source == source)
-        found += inside(f"within {source}", own, inputs, kind, settings, seed)
+        found += inside(f"within {source}", own, contenders, seed)
         for other in sources:
             if other != source:
-                found += _between(own, sample.take(sample.source == other), inputs, kind, settings, seed)
+                judged = sample.take(sample.source == other)
+                found += between(f"{source} -> {other}", own, judged, contenders, seed)
     return found
 
 
-def _between(
-    learnt: Sample, judged: Sample, inputs: Sequence[str], kind: Kind, settings: Settings, seed: int
+def between(
+    question: str,
+    learnt: Sample,
+    judged: Sample,
+    contenders: Sequence[Contender],
+    seed: int,
+    least: int = LEAST_GROUPS,
 ) -> list[Control]:
+    """Models of one part judged on another; nothing without two classes of `least` objects in both."""
     learnt = learnt.take(~np.isin(learnt.group, judged.group))
-    if len(learnt) == 0:
-        return []
-    question = f"{learnt.source[0]} -> {judged.source[0]}"
-    learnt, names = _common(learnt, [learnt, judged])
+    learnt, names = _common(learnt, [learnt, judged], least)
     if len(names) < 2:
         return []
     judged = judged.take(np.isin(judged.label, names))
-    model = kind.fit(
-        learnt.columns(inputs), learnt.truth(names), learnt.weights(), len(names), settings, seed
-    )
-    probabilities = softmax(model.raw(judged.columns(inputs)))
-    return _answered(question, probabilities, judged, names, seed)
+    answers = {one.name: one.answers(learnt, judged, names) for one in contenders}
+    return answered(question, answers, judged, names, seed)
 
 
-def _answered(
-    question: str, probabilities: F64, sample: Sample, names: list[str], seed: int
+def answered(
+    question: str, answers: Mapping[str, F64], sample: Sample, names: list[str], seed: int
 ) -> list[Control]:
-    """One figure over all rows and, where objects have several, one over the last of each."""
-    last = _last_rows(sample)
+    """One figure over all rows and, where objects have several, one over the last of each.
+
+    answers : (n, c) probabilities of each contender by its name, the one that is asked about first
+    """
+    last = sample.last_rows()
     asked = {question: np.arange(len(sample))} | (
         {f"{question}, last states": last} if len(last) < len(sample) else {}
     )
     found = []
     for text, rows in asked.items():
         part = sample.take(rows)
-        figure = balanced_accuracy(probabilities[rows], part.truth(names), part, np.random.default_rng(seed))
-        found.append(Control(text, _objects(part, names), figure))
+        figures = {
+            name: balanced_accuracy(own[rows], part.truth(names), part, np.random.default_rng(seed))
+            for name, own in answers.items()
+        }
+        first, *others = figures
+        found.append(
+            Control(text, _objects(part, names), figures[first], {name: figures[name] for name in others})
+        )
     return found
-
-
-def _last_rows(sample: Sample) -> I64:
-    """The row of each object that knows most points, of equal ones the last."""
-    order = np.lexsort((np.arange(len(sample)), sample.n_points, sample.group))
-    group = sample.group[order]
-    return np.sort(order[np.append(group[1:] != group[:-1], True)[: len(order)]])
 
 
 def source_alone(sample: Sample, classes: Sequence[str]) -> float:
@@ -153,12 +159,12 @@ def source_alone(sample: Sample, classes: Sequence[str]) -> float:
     return float(table.max(axis=1).sum() / table.sum())
 
 
-def _common(sample: Sample, both: Sequence[Sample]) -> tuple[Sample, list[str]]:
+def _common(sample: Sample, both: Sequence[Sample], least: int = LEAST_GROUPS) -> tuple[Sample, list[str]]:
     """Rows of the labels that all of `both` have enough objects of, and these labels."""
     names = [
         str(name)
         for name in np.unique(sample.label)
-        if all(len(np.unique(part.group[part.label == name])) >= LEAST_GROUPS for part in both)
+        if all(len(np.unique(part.group[part.label == name])) >= least for part in both)
     ]
     return sample.take(np.isin(sample.label, names)), names
 

@@ -65,7 +65,8 @@ class Evaluation:
     """Figures of one part of the data; every class weighs the same, and in it every object.
 
     confusion : (c, c) row = true class, sums to 1;  objects, rows : (c,) counts
-    balanced, natural : calibration where all classes are equally frequent, and as they are in the sample
+    balanced, natural : calibration where all classes are equally frequent, and as they are in the sample, of
+        every object in its last state: an object's states are wrong together, and chance is reckoned by row
     coverage : share of objects whose class set holds their class;  coverage_of : by class of 50 objects
     set_size : mean number of classes in a set
     """
@@ -116,7 +117,9 @@ def evaluate(
     figures = bootstrap(statistic, truth, sample.group, weight, rng)
     matrix = confusion(probabilities, truth, weight)
     shares = np.bincount(truth, per_object, count)
-    natural = reweighted(probabilities, calibration.prior, shares / shares.sum())
+    last = sample.last_rows()
+    ended, is_, even = probabilities[last], truth[last], sample.take(last).weights()
+    natural = reweighted(ended, calibration.prior, shares / shares.sum())
     objects = [len(np.unique(sample.group[truth == k])) for k in range(count)]
     return Evaluation(
         classes=tuple(classes),
@@ -128,8 +131,8 @@ def evaluate(
         balanced_accuracy=figures[-4],
         log_loss=figures[-3],
         brier=figures[-2],
-        balanced=calibrated(probabilities, truth, weight, rng),
-        natural=calibrated(natural, truth, per_object, rng),
+        balanced=calibrated(ended, is_, even, rng),
+        natural=calibrated(natural, is_, np.ones(len(last)), rng),
         by_nights=[
             subset(
                 name, (sample.n_nights >= low) & (sample.n_nights <= high), probabilities, truth, sample, rng

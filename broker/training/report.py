@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from broker.training.card import bullets, flow, warnings
 from broker.training.controls import Control
 from broker.training.evaluate import Evaluation
+from broker.training.questions import CELL_DEG, Untaught
 from broker.training.results import Results, StageResult
 from broker.training.selection import FOLDS
 from broker.training.tasks import peak
@@ -16,20 +17,26 @@ from broker.training.tasks import peak
 
 def write_report(folder: Path, results: Results) -> Path:
     """Write `report.md` and its figures; returns the page."""
+    parts = [part for stage in results.stages for part in stage_sections(stage)]
+    parts += [*_counterpart(results), *_peaks(results)]
+    return page_of(folder, results, results.stages, parts)
+
+
+def page_of(folder: Path, results: Results, drawn: Sequence[StageResult], parts: Sequence[str]) -> Path:
+    """Write a page of some parts about a bundle, and figures of some of its stages; returns the page."""
     # Imported here: serving never has matplotlib.
     from broker.training.figures import draw_confusion, draw_nights, draw_reliability  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
-    for stage in results.stages:
+    for stage in drawn:
         name = stage.task.name
         draw_confusion(folder / f"{name}-confusion.png", stage.figures)
         draw_reliability(folder / f"{name}-reliability.png", stage.figures)
         draw_nights(folder / f"{name}-nights.png", stage.figures)
     page = folder / "report.md"
-    text = [f"# {results.name}: training report", _INTRODUCTION, "When not to trust it:"]
-    text += [bullets(warnings(results))]
-    text += [part for stage in results.stages for part in _stage(stage)]
-    page.write_text("\n\n".join([*text, *_counterpart(results), *_peaks(results), *_anomaly(results)]) + "\n")
+    head = [f"# {results.name}: training report", _INTRODUCTION, "When not to trust it:"]
+    head.append(bullets(warnings(results)))
+    page.write_text("\n\n".join([*head, *parts, *_anomaly(results), *results.sections]) + "\n")
     return page
 
 
@@ -41,7 +48,8 @@ _INTRODUCTION = flow(f"""Training, validation and test share no object. A fifth 
     same, and in it every object; brackets hold 95 % of the values when objects are drawn again.""")
 
 
-def _stage(stage: StageResult) -> Iterator[str]:
+def stage_sections(stage: StageResult) -> Iterator[str]:
+    """All about one stage."""
     yield f"## Stage {stage.task.name}"
     yield from _sample(stage)
     yield from _choice(stage)
@@ -109,9 +117,10 @@ def _calibration(test: Evaluation) -> str:
     by_class = ", ".join(f"{name} {value:.2f}" for name, value in test.coverage_of.items())
     return flow(f"""Calibration error {test.balanced.ece:.3f} where all classes are equally frequent (chance
         alone: up to {test.balanced.chance:.3f}), {test.natural.ece:.3f} re-weighted to the sample's own mix
-        (up to {test.natural.chance:.3f}). Brier score {test.brier}. The class set holds the truth for
-        {test.coverage} of the objects, with {test.set_size:.2f} classes on average
-        ({by_class or "no class has 50 test objects"}); this holds for objects like the sample's.""")
+        (up to {test.natural.chance:.3f}), both over objects in their last state. Brier score {test.brier}.
+        The class set holds the truth for {test.coverage} of the objects, with {test.set_size:.2f} classes
+        on average ({by_class or "no class has 50 test objects"}); this holds for objects like the
+        sample's.""")
 
 
 def _controls(stage: StageResult) -> Iterator[str]:
@@ -121,6 +130,17 @@ def _controls(stage: StageResult) -> Iterator[str]:
     yield flow(f"""All objects, with the chosen kind, settings and inputs: 5-fold within a source; `a -> b` is
         learnt from a alone and judged on b. The name of the source alone, best used, gives a balanced
         accuracy of {stage.source_alone:.2f} on the classes.""")
+    if stage.held_out:
+        yield "### In another place, at another time"
+        yield _control_table(stage.held_out)
+        yield flow(f"""By folds of parts of the sky, cells {CELL_DEG:g} degrees wide, instead of objects; and
+            the half of the objects that was seen first teaches, the other is judged.""")
+    if stage.extras:
+        yield "### Further questions"
+        yield _control_table(stage.extras)
+    if stage.untaught:
+        yield "### What was not taught"
+        yield taken_table(stage.untaught)
     yield "### Does the source give the class away?"
     yield _control_table(stage.controls) if stage.controls else "There is one source only."
 
@@ -179,7 +199,7 @@ def _peaks(results: Results) -> Iterator[str]:
 def _anomaly(results: Results) -> Iterator[str]:
     yield "## Anomaly"
     scores = ", ".join(f"{value:.2f}" for value in results.anomaly_quantiles)
-    yield flow(f"""Isolation forest on {results.anomaly_objects} objects of the alert histories, labelled or
+    yield flow(f"""Isolation forest on {results.anomaly_objects} objects of the survey's alerts, labelled or
         not; its score there at 5, 50, 95 and 99 %: {scores}. There is no truth to test it against here.""")
 
 
@@ -189,14 +209,29 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
+def taken_table(rows: Sequence[Untaught]) -> str:
+    """What objects of some labels are taken for."""
+    header = ["label", "objects", "taken for", "median novelty"]
+    return table(
+        header, [[row.label, row.objects, _counts(row.called), f"{row.novelty:.2f}"] for row in rows]
+    )
+
+
 def _control_table(controls: Sequence[Control]) -> str:
+    """A row a question, a column for each model that answered any."""
+    others = list(dict.fromkeys(name for one in controls for name in one.others))
     rows = [
         [
-            c.question,
-            ", ".join(f"{name} {count}" for name, count in c.answers.items()),
-            c.balanced_accuracy,
-            f"{c.chance:.2f}",
+            one.question,
+            _counts(one.answers),
+            one.balanced_accuracy,
+            f"{one.chance:.2f}",
+            *(one.others.get(name, "") for name in others),
         ]
-        for c in controls
+        for one in controls
     ]
-    return table(["question", "objects", "balanced accuracy", "a guess"], rows)
+    return table(["question", "objects", "balanced accuracy", "a guess", *others], rows)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

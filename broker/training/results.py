@@ -9,6 +9,7 @@ from broker.training.baselines import Baseline
 from broker.training.controls import Control
 from broker.training.evaluate import Evaluation
 from broker.training.novelty import LeftOut
+from broker.training.questions import Untaught
 from broker.training.sample import Sample
 from broker.training.selection import Chosen
 from broker.training.task import Task
@@ -22,8 +23,11 @@ class StageResult:
     learnt, test : the development and the test part;  figures : on the test part
     across       : within each source, and from each to each other, all objects
     source_alone : balanced accuracy of the best guess from the name of the source
-    novelty      : what is usual;  left_out_novelty : whether each class would be new, had it been left out
+    novelty      : what is usual, None if the survey's own objects cannot tell
+    left_out_novelty : whether each class would be new, had it been left out
     left_out     : labels that no class was made of, with their number of objects
+    untaught     : what they are taken for
+    held_out     : in another part of the sky, at a later time;  extras : the task's own further questions
     """
 
     task: Task
@@ -34,23 +38,29 @@ class StageResult:
     baselines: list[Baseline]
     controls: list[Control]
     across: list[Control]
-    novelty: Novelty
+    novelty: Novelty | None
     left_out_novelty: list[LeftOut]
     source_alone: float
     left_out: dict[str, int]
+    untaught: list[Untaught]
+    held_out: list[Control]
+    extras: list[Control]
 
 
 @dataclass(frozen=True)
 class Results:
-    """The run.
+    """A bundle, and all that is known about it.
 
+    survey, version : whose alerts it scores, and its own number
+    sections : further pages of the report, Markdown
     shares : for each family the shares of its leaves that are assumed where no stage tells them apart
     counterpart : how well star, galaxy and quasar are told apart, None if the folder has none
     peaks : how well peaks of SNe Ia are forecast, empty if the folder knows none
     anomaly_quantiles : 5 %, 50 %, 95 % and 99 % of the anomaly score over the windows it was grown on
     """
 
-    name: str
+    survey: str
+    version: str
     seed: int
     stages: list[StageResult]
     shares: dict[str, dict[str, float]]
@@ -58,3 +68,9 @@ class Results:
     peaks: list[peak.Row]
     anomaly_objects: int
     anomaly_quantiles: tuple[float, ...]
+    sections: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How people call the bundle."""
+        return f"{self.survey}-v{self.version}"

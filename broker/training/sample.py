@@ -52,6 +52,12 @@ class Sample:
         index = {name: number for number, name in enumerate(classes)}
         return np.array([index.get(label, -1) for label in self.label.tolist()], dtype=np.int64)
 
+    def last_rows(self) -> I64:
+        """The row of each object that knows most points, of equal ones the last; in order."""
+        order = np.lexsort((np.arange(len(self)), self.n_points, self.group))
+        group = self.group[order]
+        return np.sort(order[np.append(group[1:] != group[:-1], True)[: len(order)]])
+
     def weights(self) -> F64:
         """(n,) weights that count every class the same and, in it, every object the same; mean 1."""
         _, rows_of, rows = np.unique(self.group, return_inverse=True, return_counts=True)

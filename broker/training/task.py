@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.training.questions import Extra
 from broker.training.sample import Sample
 
 
@@ -20,6 +21,8 @@ class Task:
     sources    : of the labelled folder, that it can judge
     least_detections : with fewer it is not asked
     caveats    : what the card must say beyond the figures, a sentence each
+    extras   : further questions that the report answers
+    dated    : sources whose times are of one calendar, so that a later time can be held out
     samples, last_states, early_states : rows of a labelled folder: to learn from; of every object as it is
                  last seen; of every object after its first detections
     """
@@ -35,3 +38,5 @@ class Task:
     last_states: Callable[[Path], Sample]
     early_states: Callable[[Path], Sample]
     caveats: tuple[str, ...] = ()
+    extras: tuple[Extra, ...] = ()
+    dated: tuple[str, ...] = ()

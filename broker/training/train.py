@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,13 +21,16 @@ from broker.scores.counterpart import LATITUDE, MAGNITUDES
 from broker.scores.novelty import Novelty, save_novelty
 from broker.scores.stages import NOVELTY_FILE
 from broker.scores.taxonomy import FAMILIES, FAMILY_OF
+from broker.training import rubin
 from broker.training.anomaly import ANOMALY_INPUTS, grow
 from broker.training.baselines import baselines
 from broker.training.card import card
+from broker.training.contenders import model_of, rivals
 from broker.training.controls import across, check_apart, check_inputs, source_alone, source_controls
 from broker.training.dataset import STREAM_SOURCE, Windows, feature_indices, load_detections, windows
 from broker.training.evaluate import Evaluation, evaluate
 from broker.training.novelty import LeftOut, fit_novelty, leave_each_out
+from broker.training.questions import extra_controls, later_time, other_sky, untaught
 from broker.training.report import write_report
 from broker.training.results import Results, StageResult
 from broker.training.sample import F64, Sample
@@ -35,8 +38,7 @@ from broker.training.selection import BUDGET, LEAST_GROUPS, Chosen, choose, fold
 from broker.training.task import Task
 from broker.training.tasks import counterpart, peak
 
-NAME = "ztf"
-VERSION = "2"
+SURVEY, VERSION = "ztf", "3"
 WINDOWS_PER_OBJECT = 6
 _TEST_FOLDS = 5
 
@@ -52,7 +54,9 @@ class Report:
     page: Path
     results: Results
     unfit: dict[str, str]
-    """Tasks that the folder cannot teach, and why."""
+    """What the folder cannot teach, and why."""
+    other: Report | None
+    """Of the other survey's bundle, if there is one."""
 
 
 class Unteachable(BrokerError):
@@ -78,7 +82,9 @@ def train(
     tell = progress or (lambda fraction, text: None)
     folder = check_ready(out)
     tell(0.0, "reading light curves")
-    stages, unfit = [], {}
+    stages, unfit = [], _without_rubin(data)
+    if unfit and every:
+        raise BrokerError(unfit[rubin.NAME])
     for number, task in enumerate(tasks):
 
         def step(fraction: float, text: str, number: int = number, name: str = task.name) -> None:
@@ -94,22 +100,53 @@ def train(
     peaks = train_peaks(data, folder, seed, tell)
     tell(0.92, "growing the isolation forest")
     stream = stream_windows(data, np.random.default_rng(seed))
+    results, forest = finished(SURVEY, VERSION, stages, stream, seed)
+    results = replace(results, counterpart=sources, peaks=peaks)
+    tell(0.95, "writing the report")
+    write_bundle(folder, results, forest, provenance(data, results))
+    page = write_report(out / "report" / results.name, results)
+    other = None if rubin.NAME in unfit else train_rubin(data, out, stages, seed, budget, tell)
+    tell(1.0, "done")
+    return Report(folder, page, results, unfit, other)
+
+
+def _without_rubin(data: Path) -> dict[str, str]:
+    """Why a folder cannot teach Rubin's bundle, by its name; empty if it can."""
+    return {} if rubin.has_rubin(data) else {rubin.NAME: f"lsst: no light curve of source {rubin.SOURCE!r}"}
+
+
+def train_rubin(
+    data: Path, out: Path, others: Sequence[StageResult], seed: int, budget: int, tell: Progress
+) -> Report | None:
+    """Rubin's own bundle, and its page, beside ZTF's.  others : the stages of ZTF's."""
+    tell(0.96, "lsst: its own bundle")
+    stages = rubin.stages(data, others, seed, lambda task: train_stage(task, data, seed, budget))
+    stream = rubin.windows(data, np.random.default_rng(seed))
+    results, forest = finished(rubin.NAME, rubin.VERSION, stages, stream, seed)
+    folder = out / results.name
+    write_bundle(folder, results, forest, provenance(data, results))
+    figure, rows = rubin.agn_figure(data, stages[0], seed), rubin.taken(data, stages[0])
+    page = rubin.write_page(out / "report" / results.name, results, figure, rows)
+    return Report(folder, page, results, {}, None)
+
+
+def finished(
+    survey: str, version: str, stages: list[StageResult], stream: Windows, seed: int
+) -> tuple[Results, Forest]:
+    """A bundle's stages with the forest of its survey's stream."""
     forest, strangeness = grow_forest(stream, seed)
     results = Results(
-        name=f"{NAME}-v{VERSION}",
+        survey=survey,
+        version=version,
         seed=seed,
         stages=stages,
         shares=leaf_shares(stages),
-        counterpart=sources,
-        peaks=peaks,
+        counterpart=None,
+        peaks=[],
         anomaly_objects=len(np.unique(stream.group)),
         anomaly_quantiles=tuple(np.quantile(strangeness, [0.05, 0.5, 0.95, 0.99]).tolist()),
     )
-    tell(0.95, "writing the report")
-    write_bundle(folder, results, forest, provenance(data, results))
-    page = write_report(out / "report", results)
-    tell(1.0, "done")
-    return Report(folder, page, results, unfit)
+    return results, forest
 
 
 def train_counterpart(data: Path, folder: Path, seed: int, tell: Progress) -> counterpart.Report | None:
@@ -129,13 +166,14 @@ def train_peaks(data: Path, folder: Path, seed: int, tell: Progress) -> list[pea
 
 
 def check_ready(out: Path) -> Path:
-    """Folder for the bundle; BrokerError if it has files already, or if a library is missing."""
+    """Folder for the bundle; BrokerError if one is there already, or if a library is missing."""
     missing = [name for name in ("matplotlib", "onnx", "skl2onnx") if find_spec(name) is None]
     if missing:
         raise BrokerError(f"training needs {', '.join(missing)}: pip install 'transient-broker[train]'")
-    folder = out / f"{NAME}-v{VERSION}"
-    if folder.exists() and any(folder.iterdir()):
-        raise BrokerError(f"{folder} is not empty; a bundle is never written over: give another folder")
+    for name in (f"{rubin.NAME}-v{rubin.VERSION}", f"{SURVEY}-v{VERSION}"):
+        folder = out / name
+        if folder.exists() and any(folder.iterdir()):
+            raise BrokerError(f"{folder} is not empty; a bundle is never written over: give another folder")
     return folder
 
 
@@ -165,6 +203,11 @@ def train_stage(
     simple = baselines(learnt, test, classes, task.inputs, task.parametric, seed)
     step(0.8, "asking for the source")
     kind, settings = chosen.candidate.kind, chosen.candidate.settings
+    contenders = [
+        model_of("stage", kind, settings, task.inputs, seed),
+        *rivals(task.inputs, task.parametric, seed),
+    ]
+    usual = reference(chosen, learnt, seed)
     return StageResult(
         task=task,
         chosen=chosen,
@@ -172,12 +215,18 @@ def train_stage(
         test=test,
         figures=test_figures,
         baselines=simple,
-        controls=source_controls(learnt, task.inputs, kind, settings, seed),
-        across=across(labelled, task.inputs, kind, settings, seed),
-        novelty=reference(chosen, learnt, seed),
+        controls=source_controls(learnt, contenders[0], seed),
+        across=across(labelled, contenders, seed),
+        novelty=usual,
         left_out_novelty=novel_classes(labelled, chosen, seed),
         source_alone=source_alone(learnt, classes),
         left_out=left_out(sample, classes),
+        untaught=untaught(task.last_states(data), chosen, usual),
+        held_out=[
+            *other_sky(labelled, data, contenders, seed),
+            *later_time(labelled, data, task.dated, contenders, seed),
+        ],
+        extras=extra_controls(data, task.extras, chosen, task.parametric, seed),
     )
 
 
@@ -260,16 +309,17 @@ def write_bundle(folder: Path, results: Results, forest: Forest, training: dict[
     save_forest(folder / FOREST_FILE, forest)
     for stage in results.stages:
         stage.chosen.model.save(folder, stage.task.name)
-        save_novelty(folder / f"{stage.task.name}{NOVELTY_FILE}", stage.novelty)
+        if stage.novelty is not None:
+            save_novelty(folder / f"{stage.task.name}{NOVELTY_FILE}", stage.novelty)
     (folder / "card.md").write_text(card(results))
     names = {name for stage in results.stages for name in stage.chosen.inputs}
     if results.counterpart is not None:
         names |= {*MAGNITUDES, LATITUDE}
     manifest = Manifest(
-        id=NAME,
-        version=VERSION,
+        id=results.survey,
+        version=results.version,
         created=datetime.now(UTC).strftime("%Y-%m-%d"),
-        survey="ztf",
+        survey=results.survey,
         feature_set_hash=feature_set_hash(),
         feature_names=tuple(feature.name for feature in FEATURES),
         context_names=tuple(name for name in CONTEXT_NAMES if name in names),

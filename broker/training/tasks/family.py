@@ -394,4 +394,17 @@ CAVEATS = (
     "a single detection of whose surroundings nothing is known is nearly always called moving.",
     "bogus is not learnt: no labels are independent of the survey's own score.",
 )
-TASK = Task("family", "", CLASSES, INPUTS, PARAMETRIC, JUDGED, 1, samples, last_states, early_states, CAVEATS)
+TASK = Task(
+    "family",
+    "",
+    CLASSES,
+    INPUTS,
+    PARAMETRIC,
+    JUDGED,
+    1,
+    samples,
+    last_states,
+    early_states,
+    CAVEATS,
+    dated=(STREAM_SOURCE,),
+)

@@ -21,6 +21,7 @@ from broker.astro.photometry import mag_err_to_njy_err, mag_to_njy
 from broker.features.catalog import FEATURES, extract
 from broker.features.measurements import Reference
 from broker.lightcurves import DETECTION, LightCurves, empty_points
+from broker.training.questions import one_against_rest
 from broker.training.sample import I64, Sample, Strings, joined
 from broker.training.tables import read_rows
 
@@ -91,6 +92,13 @@ def with_gaps(sample: Sample) -> Sample:
     features[np.ix_(row % 4 == 0, total)] = np.nan
     features[np.ix_(row % 8 == 1, folded)] = np.nan
     return replace(sample, features=features)
+
+
+def young_or_not(data: Path) -> Sample:
+    """Every star of TEACHERS with one known label, in its last state: YSO or rest."""
+    last = last_states(data)
+    known = np.isin(last.source, TEACHERS) & np.isin(last.label, (*CLASSES, *REPORTED))
+    return one_against_rest(last.take(known & ~_disputed(last.group, last.label)), "YSO")
 
 
 @lru_cache(maxsize=1)

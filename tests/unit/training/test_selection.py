@@ -9,11 +9,13 @@ import pytest
 from made_task import FAMILY, INPUTS, made_sample, made_task
 
 from broker.errors import BrokerError
+from broker.training.contenders import model_of
 from broker.training.controls import across, check_apart, check_inputs, source_alone, source_controls
 from broker.training.kinds import KINDS
 from broker.training.selection import FOLDS, choose, folds
 
 SETTINGS = {"trees": 40, "learning_rate": 0.1, "num_leaves": 4, "min_data_in_leaf": 10}
+STAGE = model_of("stage", KINDS[0], SETTINGS, INPUTS, 1)
 
 
 def test_folds_keep_objects_together_and_spread_the_classes() -> None:
@@ -66,14 +68,14 @@ def test_the_source_is_found_out_where_it_can_be() -> None:
     marked = sample.features.copy()
     marked[:, sample.names.index("age_days")] = np.where(sample.source == "even", 5.0, -5.0)
     telling = replace(sample, features=marked)
-    honest, caught = (source_controls(one, INPUTS, KINDS[0], SETTINGS, 1)[0] for one in (sample, telling))
+    honest, caught = (source_controls(one, STAGE, 1)[0] for one in (sample, telling))
     assert honest.balanced_accuracy.low < 0.6
     assert caught.balanced_accuracy.low > 0.9
     assert caught.chance == 0.5
 
 
 def test_sources_judge_each_other() -> None:
-    found = across(made_sample({"a": 60, "b": 60}, "color_gr"), INPUTS, KINDS[0], SETTINGS, 1)
+    found = across(made_sample({"a": 60, "b": 60}, "color_gr"), [STAGE], 1)
     asked = ["within even", "even -> odd", "within odd", "odd -> even"]
     assert [one.question for one in found[::2]] == asked
     assert [one.question for one in found[1::2]] == [f"{question}, last states" for question in asked]
@@ -86,11 +88,11 @@ def test_the_last_state_of_an_object_is_judged_for_itself() -> None:
     young = np.arange(len(sample)) % 2 == 0
     sample.features[young] = np.nan
     sample = replace(sample, n_points=np.where(young, 3, 6))
-    every, last = across(sample, INPUTS, KINDS[0], SETTINGS, 1)[:2]
+    every, last = across(sample, [STAGE], 1)[:2]
     assert last.question == "within even, last states"
     assert last.balanced_accuracy.value > 0.9
     assert every.balanced_accuracy.value < 0.8
-    alone = across(sample.take(~young), INPUTS, KINDS[0], SETTINGS, 1)
+    alone = across(sample.take(~young), [STAGE], 1)
     assert [one.question for one in alone][:2] == ["within even", "even -> odd"]
 
 

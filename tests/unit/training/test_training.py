@@ -73,7 +73,7 @@ def test_the_report_says_what_is_not_known(run: Report) -> None:
     assert "KN (4)" in page
     assert "KN (4)" in card
     assert "a guess" in page
-    assert "unvalidated" in card
+    assert "lsst: no light curve" in run.unfit["lsst"]
     figures = {
         f"{stage.task.name}-{what}.png" for stage in run.results.stages for what in ("confusion", "nights")
     }
