@@ -90,8 +90,10 @@ def later_time(
     sample = sample.take(np.isin(sample.source, dated))
     if not len(sample):
         return []
-    first = _first_seen(data, sample)
-    late = first > np.median(first[np.unique(sample.group, return_index=True)[1]])
+    _, row = np.unique(sample.group, return_inverse=True)
+    first = np.full(row.max() + 1, np.inf)
+    np.minimum.at(first, row, _first_seen(data, sample))  # of an object under two names, the earlier
+    late = (first > np.median(first))[row]
     return between("a later time", sample.take(~late), sample.take(late), contenders, seed, LEAST_LATER)
 
 
