@@ -34,7 +34,7 @@ from broker.models import load_checked
 from broker.promotion import ALL, BundleName, Promotion, StoredBundle, promoted, rolled_back
 from broker.scores.archive import pack, unpack
 from broker.scores.bundle import MANIFEST, write_manifest
-from broker.scores.catalog import BUNDLES, Scorer
+from broker.scores.catalog import BUNDLES, OWN_BUNDLES, Scorer
 
 ACKNOWLEDGE_S = 10.0
 """How long a call waits for the workers, as for a filter."""
@@ -298,4 +298,13 @@ def serves(models: Mapping[str, str], item: Promotion) -> bool:
     """Whether a worker that serves these models (by group) has taken a promotion or a rollback."""
     if item.bundle is not None:
         return models.get(item.group) == str(item.bundle)
-    return item.group == ALL or item.group not in models
+    return item.group == ALL or models.get(item.group) in (None, _own_name(item.group))
+
+
+def _own_name(survey: str) -> str:
+    """id:version of the shipped bundle that a survey has of its own, '' if it has none."""
+    path = OWN_BUNDLES.get(survey)
+    if path is None:
+        return ""
+    said = json.loads((path / MANIFEST).read_text())
+    return f"{said['id']}:{said['version']}"

@@ -34,6 +34,7 @@ class ModelSet:
     """Which model scores which survey; a new object for each change.
 
     default : of the surveys of no group here: the shipped bundle, or run.model
+    own     : shipped bundles of single surveys, by survey
     groups  : what was promoted, by survey or ALL
     refused : bundles that are live, or would be but for those, and cannot be loaded here -> why
     """
@@ -41,15 +42,17 @@ class ModelSet:
     default: Scorer
     groups: Mapping[str, Model] = field(default_factory=dict)
     refused: Mapping[BundleName, str] = field(default_factory=dict)
+    own: Mapping[str, Scorer] = field(default_factory=dict)
 
     def of(self, survey: str) -> Scorer:
         """The model that scores a survey's alerts."""
         model = self.groups.get(survey) or self.groups.get(ALL)
-        return model.scorer if model else self.default
+        return model.scorer if model else self.own.get(survey, self.default)
 
     def names(self) -> dict[str, str]:
         """id:version by group; ALL is always named."""
-        rest = {ALL: f"{self.default.id}:{self.default.version}"}
+        own = {} if ALL in self.groups else self.own
+        rest = {group: f"{item.id}:{item.version}" for group, item in {ALL: self.default, **own}.items()}
         return rest | {group: str(model.name) for group, model in self.groups.items()}
 
 
@@ -72,7 +75,7 @@ def model_set(before: ModelSet, state: ControlState) -> ModelSet:
                 break
             except BundleError as error:
                 refused[name] = str(error)
-    return ModelSet(before.default, groups, refused)
+    return ModelSet(before.default, groups, refused, before.own)
 
 
 def load_stored(stored: StoredBundle) -> Model:

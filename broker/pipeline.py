@@ -47,7 +47,7 @@ from broker.message import Message, Packet, Reject
 from broker.models import ModelSet
 from broker.publish import rows
 from broker.publish.packets import Judged, PacketWriter, Withdrawn, dead_letter, retraction_notice
-from broker.scores.catalog import Scorer, load_scorer
+from broker.scores.catalog import OWN_BUNDLES, Scorer, load_scorer
 from broker.surveys import arena
 from broker.surveys.avro import SchemaSource
 from broker.surveys.catalog import decode
@@ -246,18 +246,28 @@ def _count_published(
 
 def shipped_or_chosen_scorer(settings: Settings) -> Scorer:
     """The model bundle of the settings, checked against the features that this code computes."""
-    folder = Path(settings.run.model) if settings.run.model else None
+    return _scorer(Path(settings.run.model) if settings.run.model else None)
+
+
+def shipped_or_chosen_models(settings: Settings) -> ModelSet:
+    """That bundle and, unless it was chosen by hand, the bundles that single surveys have of their own."""
+    own = {} if settings.run.model else {survey: _scorer(path) for survey, path in OWN_BUNDLES.items()}
+    return ModelSet(shipped_or_chosen_scorer(settings), own=own)
+
+
+def _scorer(folder: Path | None) -> Scorer:
     names = [spec.name for spec in FEATURE_SPECS]
     return load_scorer(folder, feature_names=names, context_names=CONTEXT_NAMES)
 
 
-def warm_up(scorer: Scorer) -> None:
+def warm_up(*scorers: Scorer) -> None:
     """Compile every kernel, or load it from the cache: a worker joins its group only when warm."""
     arena.warm_up()
     merge.warm_up()
     history_recall.warm_up()
     features.warm_up()
-    scorer.score(np.full((1, len(FEATURE_SPECS)), np.nan), np.full((1, len(CONTEXT_NAMES)), np.nan))
+    for scorer in scorers:
+        scorer.score(np.full((1, len(FEATURE_SPECS)), np.nan), np.full((1, len(CONTEXT_NAMES)), np.nan))
     rows.warm_up()
 
 

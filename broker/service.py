@@ -44,12 +44,11 @@ from broker.metrics import (
     STAGE_SECONDS,
 )
 from broker.models import ModelSet, model_set
-from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_scorer, warm_up
+from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_models, warm_up
 from broker.promotion import BundleName
 from broker.publish.kafka import DeliveryFailed, KafkaOutput
 from broker.publish.packets import encode_record
 from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
-from broker.scores.catalog import Scorer
 from broker.slots import Slot
 from broker.surveys.registry import schema_source
 from broker.topics import FILTERS, LEDGER, NOTICES
@@ -79,26 +78,27 @@ class Worker:
 
     def run(self) -> None:
         """Work until told to stop.  Raises WorkerFenced, or BrokerError when it cannot start."""
-        scorer = shipped_or_chosen_scorer(self.settings)
+        models = shipped_or_chosen_models(self.settings)
         self.on_step("load")
-        warm_up(scorer)
+        warm_up(models.default, *models.own.values())
         self.on_step("warm_up")
         self.wait()
         if not self.stopping():
-            self._serve(scorer)
+            self._serve(models)
 
-    def _serve(self, scorer: Scorer) -> None:
+    def _serve(self, models: ModelSet) -> None:
         cluster = cluster_id(admin(self.settings.kafka))
         store = RedisStore(self.settings.redis.url, self.settings.history, cluster)
         store.check()
         schemas = schema_source(self.settings.registry.url)
-        self._pipeline = Pipeline(store, scorer, schemas, self.settings)
+        self._pipeline = Pipeline(store, models.default, schemas, self.settings)
         self._tail = ControlTail(self.settings.kafka)
         self._control = ControlWriter(self.settings.kafka)
         self._announced: set[int] = set()
         self._ready = False
         self._filters = FilterSet(-1)
-        self._models = ModelSet(scorer)
+        self._models = models
+        self._pipeline.serve(models)
         _show_models(None, self._models)
         self._tail.catch_up()
         self._announce_schemas()

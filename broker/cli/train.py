@@ -25,6 +25,9 @@ def train(
     ] = False,
     budget: Annotated[int, typer.Option(min=1, help="Settings to try of each kind of model.")] = 6,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bundle.")] = 1,
+    check: Annotated[
+        bool, typer.Option(help="Compare with the shipped bundles; fail outside the stated tolerance.")
+    ] = False,
 ) -> None:
     """Train a bundle of models, and write an honest report about them."""
     from rich.console import Console  # noqa: PLC0415
@@ -49,4 +52,22 @@ def train(
     for one in (report, report.other):
         if one is not None:
             print(f"bundle: {one.bundle}\nreport: {one.page}")
+    found = [check and _as_shipped(one.bundle, data) for one in (report, report.other) if one]
+    if check and not all(found):
+        raise BrokerError("what was trained is not what is shipped; see docs/models/README.md")
     print(f"use it: broker run --model {report.bundle}, or broker models promote {report.bundle}")
+
+
+def _as_shipped(bundle: Path, data: Path) -> bool:
+    """Say how a bundle differs from the shipped one of its name; whether that is within the tolerance."""
+    from broker.scores.catalog import BUNDLES  # noqa: PLC0415
+    from broker.training.compare import compare  # noqa: PLC0415
+    from broker.training.tasks.catalog import TASKS  # noqa: PLC0415
+
+    shipped = BUNDLES / bundle.name
+    if not shipped.exists():
+        print(f"{bundle.name}: none of this name is shipped")
+        return False
+    found = compare(shipped, bundle, data, TASKS)
+    print(f"{bundle.name}: {found}")
+    return found.within_tolerance

@@ -205,6 +205,10 @@ FEATURES: list[Feature] = [
     Feature("reduced_chi2", "", "the larger of reduced_chi2_g and reduced_chi2_r"),
     Feature("slope_gr", "mag / day", "weighted line through g and r as if g - r were 0; > 0 fades"),
     Feature("slope_gr_nights", "mag / day", "change from the first night to the last, of g and r so"),
+    Feature("fit_days_since_peak_err", "day", "standard error of fit_days_since_peak", _BAZIN),
+    Feature("fit_rise_days_err", "day", "standard error of fit_rise_days", _BAZIN),
+    Feature("fit_fall_days_err", "day", "standard error of fit_fall_days", _BAZIN),
+    *_per_band("fit_peak_flux_{b}_err", "nJy", "standard error of fit_peak_flux_{b}", _BAZIN),
 ]
 """The columns of the matrix. Append only: models name a prefix of this list."""
 

@@ -28,6 +28,8 @@ GATED_NAMES = (
     "fit_peak_flux_g", "fit_peak_flux_r", "fit_chi2", "fit_gain", "drw_tau_days", "drw_sigma", "drw_gain",
     "cycle_power", "cycle_double_gain", "cycle_half_ratio", "cycle_rise", "cycle_level", "cycle_width",
     "cycle_skew", "cycle_eta", "cycle_double_eta", "cycle_residual_eta", "series_eta",
+    "fit_days_since_peak_err", "fit_rise_days_err", "fit_fall_days_err", "fit_peak_flux_g_err",
+    "fit_peak_flux_r_err",
 )  # fmt: skip
 """Their order in the cache."""
 AGES = tuple(GATED_NAMES.index(name) for name in ("fit_days_since_peak",))

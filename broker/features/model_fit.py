@@ -31,14 +31,8 @@ _WIDTH = 3
 def model_fit(s: Series) -> dict[str, F64]:
     """The family's columns, each (n,)."""
     fit = fit_bazin(s.time, s.flux, s.err, s.starts)
-    peaks = {
-        f"fit_peak_flux_{name}": np.where(
-            s.band[:, 0] == BAND_INDEX[name],
-            fit[:, 3],
-            np.where(s.band[:, 1] == BAND_INDEX[name], fit[:, 4], np.nan),
-        )
-        for name in FEATURE_BANDS
-    }
+    peaks = {f"fit_peak_flux_{name}": _of_band(s, name, fit[:, 3:5]) for name in FEATURE_BANDS}
+    peak_errors = {f"fit_peak_flux_{name}_err": _of_band(s, name, fit[:, 10:12]) for name in FEATURE_BANDS}
     return {
         "fit_days_since_peak": 0.0 - fit[:, 0],
         "fit_rise_days": fit[:, 1],
@@ -46,7 +40,17 @@ def model_fit(s: Series) -> dict[str, F64]:
         **peaks,
         "fit_chi2": fit[:, 5],
         "fit_gain": fit[:, 6],
+        "fit_days_since_peak_err": fit[:, 7],
+        "fit_rise_days_err": fit[:, 8],
+        "fit_fall_days_err": fit[:, 9],
+        **peak_errors,
     }
+
+
+def _of_band(s: Series, name: str, both: F64) -> F64:
+    """(n,) what belongs to a band of the two that were fitted (n, 2); NaN if it is neither."""
+    second = np.where(s.band[:, 1] == BAND_INDEX[name], both[:, 1], np.nan)
+    return np.where(s.band[:, 0] == BAND_INDEX[name], both[:, 0], second)
 
 
 @compiled
@@ -54,16 +58,18 @@ def fit_bazin(time: F64, flux: F64, err: F64, starts: I64) -> F64:
     """Bazin's function through both bands, with common times and a peak flux for each band.
 
     time : (m,) [day];  flux, err : (m,) [nJy], err > 0;  starts : (2n+1,) the two bands of n rows.
-    Returns (n, 7): time of the peak [day, as `time`], rise and decline times [day], peak flux of the first
+    Returns (n, 12): time of the peak [day, as `time`], rise and decline times [day], peak flux of the first
     and of the second band [nJy], chi2 per degree of freedom, and the share of the chi2 about each band's mean
-    that the fit removes (near 1: it is such a transient; <= 0: a constant does as well). NaN where there are
-    fewer than MIN_POINTS points, or not more than parameters.
+    that the fit removes (near 1: it is such a transient; <= 0: a constant does as well); then the standard
+    errors of the first five. NaN where there are fewer than MIN_POINTS points, or not more than parameters.
+    The errors follow from those of the fluxes and the curvature of chi2 at its least: they know neither of
+    other minima nor of a wrong model (look at chi2); NaN if a time lies at its bound, or does not matter.
     f = A exp(-(t - t0)/fall) / (1 + exp(-(t - t0)/rise)); no offset: the difference flux is 0 without it.
     Peak fluxes follow linearly from the times; those by Levenberg and Marquardt's method from the best of a
     grid of beginnings.  Source: Bazin et al. 2009, A&A 499, 653.
     """
     rows = (starts.shape[0] - 1) // 2
-    result = np.full((rows, 7), np.nan)
+    result = np.full((rows, 12), np.nan)
     for row in range(rows):
         first, middle, end = starts[2 * row], starts[2 * row + 1], starts[2 * row + 2]
         count, split = end - first, middle - first
@@ -86,7 +92,66 @@ def fit_bazin(time: F64, flux: F64, err: F64, starts: I64) -> F64:
         result[row, 4] = _measured(peaks[1], y[split:], w[split:])
         result[row, 5] = chi2 / free
         result[row, 6] = 1.0 - chi2 / constant if constant > 0.0 else np.nan
+        result[row, 7:] = _errors(t, y, w, split, theta)
+        for band in range(2):
+            if np.isnan(result[row, 3 + band]):
+                result[row, 10 + band] = np.nan
     return result
+
+
+@compiled
+def _errors(t: F64, y: F64, w: F64, split: int, theta: F64) -> F64:
+    """Standard errors of the time of the peak, rise and decline times and both peak fluxes, (5,).
+
+    The inverse of the slopes' squares is the times' covariance with the peak fluxes left free; to the error
+    that a peak flux has at fixed times comes what the times' errors do to it.
+    """
+    result = np.full(5, np.nan)
+    inside = LOG_RISE[0] < theta[1] < LOG_RISE[1] and LOG_RATIO[0] < theta[2] < LOG_RATIO[1]
+    slopes, moves = _slopes(t, y, w, split, theta)
+    squares = slopes @ slopes.T
+    covariance = np.empty((_WIDTH, _WIDTH))
+    for k in range(_WIDTH):
+        unit = np.zeros(_WIDTH)
+        unit[k] = 1.0
+        if not inside or not solve_symmetric(squares.copy(), unit):
+            return result
+        covariance[k] = unit
+    rise, ratio = np.exp(theta[1]), np.exp(theta[2])
+    to_fall = np.array([0.0, rise * (1.0 + ratio), rise * ratio])
+    result[0] = np.sqrt(covariance[0, 0])
+    result[1] = rise * np.sqrt(covariance[1, 1])
+    result[2] = np.sqrt(to_fall @ covariance @ to_fall)
+    scratch = np.empty(t.shape[0])
+    first = 0
+    for band, end in enumerate((split, t.shape[0])):
+        if end > first:
+            for i in range(first, end):
+                scratch[i] = w[i] * _bazin(t[i], theta)
+            square = (scratch[first:end] ** 2).sum()
+            own = moves[:, band].copy()
+            if square > 0.0:
+                result[3 + band] = np.sqrt(1.0 / square + own @ covariance @ own)
+        first = end
+    return result
+
+
+@compiled
+def _slopes(t: F64, y: F64, w: F64, split: int, theta: F64) -> tuple[F64, F64]:
+    """By how much each of theta moves the residuals (3, m) and both peak fluxes (3, 2), by differences."""
+    slopes, moves = np.empty((_WIDTH, t.shape[0])), np.zeros((_WIDTH, 2))
+    before, after = np.empty(t.shape[0]), np.empty(t.shape[0])
+    for k in range(_WIDTH):
+        step = 1e-4 * (np.exp(theta[1]) if k == 0 else 1.0)
+        moved = theta.copy()
+        moved[k] += step
+        high = _residuals(t, y, w, split, moved, after)
+        moved[k] -= 2.0 * step
+        low = _residuals(t, y, w, split, moved, before)
+        slopes[k] = (after - before) / (2.0 * step)
+        for band in range(2):
+            moves[k, band] = (high[band] - low[band]) / (2.0 * step)
+    return slopes, moves
 
 
 @compiled

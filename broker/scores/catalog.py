@@ -20,6 +20,8 @@ from broker.table import ColumnSpec
 BUNDLES = Path(__file__).parent / "bundles"
 DEFAULT_BUNDLE = BUNDLES / "ztf-v2"
 """The bundle that is used when none is named."""
+OWN_BUNDLES = {"lsst": BUNDLES / "lsst-v1"}
+"""Those of surveys that have one of their own."""
 
 
 class Part(Protocol):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,16 +16,18 @@ from broker.errors import BrokerError
 from broker.features.catalog import FEATURES
 from broker.scores.anomaly import load_anomaly
 from broker.scores.bundle import Manifest, read_manifest
-from broker.scores.catalog import DEFAULT_BUNDLE
+from broker.scores.catalog import DEFAULT_BUNDLE, OWN_BUNDLES, Part
 from broker.scores.counterpart import Counterpart, load_counterpart
 from broker.scores.stages import STAGE_SPECS, Stages, load_stages, set_names
 from broker.scores.taxonomy import FAMILIES, LEAVES
 from broker.training.evaluate import Figure, balanced_accuracy, bootstrap
 from broker.training.report import table
-from broker.training.sample import F64, Sample, joined
+from broker.training.sample import F64, I64, Sample, joined
 from broker.training.task import Task
 from broker.training.tasks import counterpart
+from broker.training.tasks.family import RUBIN_SOURCE
 
+Mask = npt.NDArray[np.bool_]
 States = Callable[[Task], Callable[[Path], Sample]]
 
 
@@ -57,31 +60,46 @@ def evaluate_folder(data: Path, out: Path, tasks: Sequence[Task], bundle: Path |
 
     Each source is judged by the stages meant for it: light curves of the stream by all, a collection of
     variable stars by the stage of variable stars alone, as if their family were known.
+    bundle : judges everything; by default the shipped ones do, Rubin's light curves by Rubin's own
     Raises BrokerError for a folder that cannot be read or holds no source that any task knows.
     """
-    folder = bundle or DEFAULT_BUNDLE
-    names = [feature.name for feature in FEATURES]
-    manifest = read_manifest(folder, names, CONTEXT_NAMES)
-    stages = load_stages(folder, manifest)
+    judge = load_judge(bundle or DEFAULT_BUNDLE)
+    judges = {} if bundle else {RUBIN_SOURCE: load_judge(OWN_BUNDLES["lsst"])}
     out.mkdir(parents=True, exist_ok=True)
-    last = answers(data, tasks, folder, manifest, stages, lambda task: task.last_states, young=False)
+    last = answers(data, tasks, judge, judges, lambda task: task.last_states, young=False)
     if not last:
         known = sorted({source for task in tasks for source in task.sources})
         raise BrokerError(f"{data} has no light curve of a known source; known are {', '.join(known)}")
-    early = answers(data, tasks, folder, manifest, stages, lambda task: task.early_states, young=True)
+    early = answers(data, tasks, judge, judges, lambda task: task.early_states, young=True)
     pq.write_table(prediction_table(last), out / "predictions.parquet")
     pq.write_table(prediction_table(early), out / "early.parquet")
-    write_counterparts(data, out, folder, manifest)
+    write_counterparts(data, out, judge)
     page = out / "report.md"
-    page.write_text(report(manifest, last, early))
+    page.write_text(report([one.manifest for one in (judge, *judges.values())], last, early))
     return Evaluated(
         out / "predictions.parquet", out / "early.parquet", page, sum(len(one.sample) for one in last)
     )
 
 
-def write_counterparts(data: Path, out: Path, folder: Path, manifest: Manifest) -> None:
+@dataclass(frozen=True)
+class Judge:
+    """A bundle, loaded."""
+
+    folder: Path
+    manifest: Manifest
+    stages: Stages
+    anomaly: Part
+
+
+def load_judge(folder: Path) -> Judge:
+    """The bundle of a folder.  Raises BundleError."""
+    manifest = read_manifest(folder, [feature.name for feature in FEATURES], CONTEXT_NAMES)
+    return Judge(folder, manifest, load_stages(folder, manifest), load_anomaly(folder, manifest))
+
+
+def write_counterparts(data: Path, out: Path, judge: Judge) -> None:
     """Write sdss.parquet where the folder has stars, galaxies and quasars and the bundle knows about them."""
-    models = load_counterpart(folder, manifest)
+    models = load_counterpart(judge.folder, judge.manifest)
     if (data / counterpart.TABLE).exists() and isinstance(models, Counterpart):
         pq.write_table(counterpart.predictions(data, models), out / "sdss.parquet")
 
@@ -89,16 +107,17 @@ def write_counterparts(data: Path, out: Path, folder: Path, manifest: Manifest) 
 def answers(
     data: Path,
     tasks: Sequence[Task],
-    folder: Path,
-    manifest: Manifest,
-    stages: Stages,
+    judge: Judge,
+    judges: Mapping[str, Judge],
     states: States,
     *,
     young: bool,
 ) -> list[Answer]:
-    """The bundle's answers for every source of the folder, the first task that knows a source judging it."""
-    trained = {spec.name for spec in manifest.stages}
-    anomaly = load_anomaly(folder, manifest)
+    """Answers for every source of the folder, the first task that knows a source judging it.
+
+    judges : bundles that judge a source of their own, all others are for `judge`
+    """
+    trained = {spec.name for spec in judge.manifest.stages}
     found: list[Answer] = []
     done: set[str] = set()
     for task in sorted(tasks, key=lambda task: task.parent != ""):
@@ -107,13 +126,20 @@ def answers(
         sample = states(task)(data)
         sample = sample.take(~np.isin(sample.source, sorted(done)))
         done |= set(sample.source.tolist())
-        if not len(sample):
-            continue
-        matrix = bundle_matrix(sample, manifest)
-        asked = stages if not task.parent else alone(stages, task.parent, young=young)
-        strange = anomaly.score(matrix)[:, 0]
-        found.append(Answer(task, sample, asked.score(matrix), strange, not task.parent))
+        own = {source: one for source, one in judges.items() if (sample.source == source).any()}
+        rest = sample.take(~np.isin(sample.source, list(own)))
+        found += [_answer(task, rest, judge, young)] if len(rest) else []
+        found += [
+            _answer(task, sample.take(sample.source == source), one, young) for source, one in own.items()
+        ]
     return found
+
+
+def _answer(task: Task, sample: Sample, judge: Judge, young: bool) -> Answer:
+    matrix = bundle_matrix(sample, judge.manifest)
+    asked = judge.stages if not task.parent else alone(judge.stages, task.parent, young=young)
+    strange = judge.anomaly.score(matrix)[:, 0]
+    return Answer(task, sample, asked.score(matrix), strange, not task.parent)
 
 
 def alone(stages: Stages, family: str, *, young: bool) -> Stages:
@@ -165,10 +191,14 @@ def only_counts(sample: Sample) -> Sample:
 
 @dataclass(frozen=True)
 class Row:
-    """How good the answers about one source are, over its labelled objects."""
+    """How good the answers about one source are, over its labelled objects.
+
+    answered : share of them with one most probable class; an object without is counted as wrong
+    """
 
     source: str
     classes: dict[str, int]
+    answered: float
     balanced_accuracy: Figure
     coverage: Figure | None
     set_size: float
@@ -182,7 +212,8 @@ def judged(answer: Answer, source: str) -> Row | None:
     present = [name for name in names if (sample.label == name).any()]
     if len(present) < 2:
         return None
-    probabilities, truth = np.nan_to_num(answer.scores[own][:, places]), sample.truth(names)
+    truth = sample.truth(names)
+    probabilities, decided = with_abstentions(answer.scores[own][:, places], truth)
     rng = np.random.default_rng(1)
     coverage, size = None, np.nan
     if not answer.families:
@@ -196,7 +227,21 @@ def judged(answer: Answer, source: str) -> Row | None:
         )
         size = float(np.mean([len(chosen) for chosen in sets]))
     counts = {name: len(np.unique(sample.group[sample.label == name])) for name in present}
-    return Row(source, counts, balanced_accuracy(probabilities, truth, sample, rng), coverage, size)
+    figure = balanced_accuracy(probabilities, truth, sample, rng)
+    return Row(source, counts, float(decided.mean()), figure, coverage, size)
+
+
+def with_abstentions(probabilities: F64, truth: I64) -> tuple[F64, Mask]:
+    """(probabilities in which a row without one most probable class is wrong, rows with one).
+
+    probabilities : (n, c), NaN where unknown;  truth : (n,). To say the same of two classes, or nothing, is
+    to abstain.
+    """
+    known = np.nan_to_num(probabilities)
+    most = known.max(axis=1, keepdims=True)
+    decided = ((known == most).sum(axis=1) == 1) & (most[:, 0] > 0.0)
+    wrong = np.eye(known.shape[1])[(truth + 1) % known.shape[1]]
+    return np.where(decided[:, np.newaxis], known, wrong), decided
 
 
 def taught(answer: Answer) -> tuple[list[str], list[int]]:
@@ -208,15 +253,17 @@ def taught(answer: Answer) -> tuple[list[str], list[int]]:
     return list(known), list(known.values())
 
 
-def report(manifest: Manifest, last: Sequence[Answer], early: Sequence[Answer]) -> str:
+def report(manifests: Sequence[Manifest], last: Sequence[Answer], early: Sequence[Answer]) -> str:
     """The page: each source in its last state, and as nights come in."""
-    parts = [f"# {manifest.id}-v{manifest.version} on a folder of labelled light curves", _EXPLANATION]
+    names = " and ".join(f"{manifest.id}-v{manifest.version}" for manifest in manifests)
+    parts = [f"# {names} on a folder of labelled light curves", _EXPLANATION]
     rows = [
         row for one in last for source in np.unique(one.sample.source) if (row := judged(one, str(source)))
     ]
     header = [
         "source",
         "objects",
+        "answered",
         "balanced accuracy",
         "objects whose set holds their class",
         "classes in a set",
@@ -238,11 +285,12 @@ def report(manifest: Manifest, last: Sequence[Answer], early: Sequence[Answer]) 
 
 _EXPLANATION = (
     "Every class counts the same; brackets hold 95 % of the values when objects are drawn again. If the "
-    "bundle was trained on these very objects, the figures flatter it."
+    "bundle was trained on these very objects, the figures flatter it. Where a stage has too few detections "
+    "to tell leaves apart it abstains: that counts as wrong, and `answered` says how often it did not."
 )
 
 
 def _cells(row: Row) -> list[object]:
     objects = ", ".join(f"{name} {count}" for name, count in row.classes.items())
     size = "" if np.isnan(row.set_size) else f"{row.set_size:.2f}"
-    return [row.source, objects, row.balanced_accuracy, row.coverage or "", size]
+    return [row.source, objects, f"{row.answered:.2f}", row.balanced_accuracy, row.coverage or "", size]

@@ -40,6 +40,8 @@ def page_of(folder: Path, results: Results, drawn: Sequence[StageResult], parts:
     return page
 
 
+_MOST_IMPORTANT = 12
+
 _INTRODUCTION = flow(f"""Training, validation and test share no object. A fifth of the objects of each class
     is the test part, looked at once. The rest is dealt to {FOLDS} folds, each in turn validating models that
     were fitted to the others: there hyper-parameters are chosen, then the kind of model, then the calibration
@@ -54,6 +56,7 @@ def stage_sections(stage: StageResult) -> Iterator[str]:
     yield from _sample(stage)
     yield from _choice(stage)
     yield from _test(stage)
+    yield from _importances(stage)
     yield from _controls(stage)
     yield from _novelty(stage)
 
@@ -121,6 +124,14 @@ def _calibration(test: Evaluation) -> str:
         The class set holds the truth for {test.coverage} of the objects, with {test.set_size:.2f} classes
         on average ({by_class or "no class has 50 test objects"}); this holds for objects like the
         sample's.""")
+
+
+def _importances(stage: StageResult) -> Iterator[str]:
+    yield "### What it looks at"
+    rows = [[f"`{one.name}`", f"{one.growth:.3f}"] for one in stage.importances[:_MOST_IMPORTANT]]
+    yield table(["input", "log-loss on the test part grows by"], rows)
+    yield flow("""When this input alone is dealt anew among the test objects. Of several that say the same,
+        each may look unimportant. What moved a single alert's answer: `broker explain`.""")
 
 
 def _controls(stage: StageResult) -> Iterator[str]:

@@ -9,7 +9,7 @@ from broker.training.baselines import Baseline
 from broker.training.controls import Control
 from broker.training.evaluate import Evaluation
 from broker.training.novelty import LeftOut
-from broker.training.questions import Untaught
+from broker.training.questions import Importance, Untaught
 from broker.training.sample import Sample
 from broker.training.selection import Chosen
 from broker.training.task import Task
@@ -26,7 +26,7 @@ class StageResult:
     novelty      : what is usual, None if the survey's own objects cannot tell
     left_out_novelty : whether each class would be new, had it been left out
     left_out     : labels that no class was made of, with their number of objects
-    untaught     : what they are taken for
+    untaught     : what they are taken for;  importances : of its inputs, on the test part
     held_out     : in another part of the sky, at a later time;  extras : the task's own further questions
     """
 
@@ -43,6 +43,7 @@ class StageResult:
     source_alone: float
     left_out: dict[str, int]
     untaught: list[Untaught]
+    importances: list[Importance]
     held_out: list[Control]
     extras: list[Control]
 

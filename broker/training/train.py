@@ -30,7 +30,7 @@ from broker.training.controls import across, check_apart, check_inputs, source_a
 from broker.training.dataset import STREAM_SOURCE, Windows, feature_indices, load_detections, windows
 from broker.training.evaluate import Evaluation, evaluate
 from broker.training.novelty import LeftOut, fit_novelty, leave_each_out
-from broker.training.questions import extra_controls, later_time, other_sky, untaught
+from broker.training.questions import extra_controls, importances, later_time, other_sky, untaught
 from broker.training.report import write_report
 from broker.training.results import Results, StageResult
 from broker.training.sample import F64, Sample
@@ -222,6 +222,7 @@ def train_stage(
         source_alone=source_alone(learnt, classes),
         left_out=left_out(sample, classes),
         untaught=untaught(task.last_states(data), chosen, usual),
+        importances=importances(test, chosen, seed),
         held_out=[
             *other_sky(labelled, data, contenders, seed),
             *later_time(labelled, data, task.dated, contenders, seed),

@@ -59,6 +59,13 @@ def test_a_survey_has_its_own_model_or_that_of_all_or_the_shipped_one(
         "ztf": "1", "lsst": "2", "atlas": "1",
     }  # fmt: skip
     assert mixed.names() == {ALL: "made:1", "lsst": "made:2"}
+    own = ModelSet(default, own={"lsst": mixed.of("lsst")})
+    assert (own.of("lsst").version, own.of("ztf")) == ("2", default)
+    assert own.names() == {ALL: "made:0", "lsst": "made:2"}
+    for_all = model_set(own, state_of(bundles, all=["1"]))
+    assert {for_all.of(survey).version for survey in ("ztf", "lsst")} == {"1"}
+    assert for_all.names() == {ALL: "made:1"}
+    assert model_set(for_all, ControlState()).of("lsst") is mixed.of("lsst"), "a rollback gives it back"
     back = model_set(mixed, state_of(bundles, all=["1", "-"], lsst=["2"]))
     assert back.of("ztf") is default
     assert back.of("lsst") is mixed.of("lsst"), "what is loaded is not loaded again"

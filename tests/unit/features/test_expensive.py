@@ -171,6 +171,39 @@ def test_no_fit_near_ours_is_better(seed: int) -> None:
     assert ours <= better * 1.001
 
 
+def test_the_errors_are_those_of_a_full_covariance() -> None:
+    """All five parameters at once, by scipy's Jacobian, instead of the peak fluxes projected out."""
+    time, flux, err, band = transient(3.0, 20.0, -30.0)
+    order = np.argsort(band, kind="stable")
+    time, flux, err, band = time[order], flux[order], err[order], band[order]
+    split = int((band == 1).sum())
+    fit = fit_bazin(time, flux, err, np.array([0, split, 50]))[0]
+
+    def residuals(x: np.ndarray) -> np.ndarray:
+        scale = np.where(np.arange(50) < split, x[3], x[4])
+        return (flux - scale * bazin(time, x[0], x[1], x[2])) / err
+
+    found = least_squares(residuals, fit[:5], x_scale=[1.0, 1.0, 1.0, 1e3, 1e3], xtol=1e-12, ftol=1e-12)
+    covariance = np.linalg.inv(found.jac.T @ found.jac)
+    np.testing.assert_allclose(fit[7:], np.sqrt(np.diag(covariance)), rtol=0.03)
+
+
+def test_the_errors_are_as_large_as_the_scatter() -> None:
+    draws = [features(in_points(*transient(3.0, 20.0, -30.0, seed))) for seed in range(60)]
+    for name, truth in (("fit_rise_days", 3.0), ("fit_fall_days", 20.0), ("fit_peak_flux_g", 5e3)):
+        pulls = np.array([(one[name] - truth) / one[f"{name}_err"] for one in draws])
+        assert 0.7 < np.sqrt(np.median(pulls**2) / 0.4549) < 1.4, name
+
+
+def test_what_was_not_measured_has_no_error() -> None:
+    time, flux, err, band = transient(3.0, 20.0, -30.0)
+    one_band = features(in_points(time, flux, err, np.ones(50, dtype=np.int64)))
+    assert np.isnan(one_band["fit_peak_flux_r_err"])
+    assert one_band["fit_peak_flux_g_err"] > 0.0
+    few = features(in_points(time[:5], flux[:5], err[:5], band[:5]))
+    assert all(np.isnan(few[name]) for name in few if name.endswith("_err"))
+
+
 def test_a_constant_is_no_transient() -> None:
     time, flux, err = noisy(8, 60)
     assert features(in_points(time, flux + 3000.0, err, 1))["fit_gain"] < 0.5

@@ -18,6 +18,7 @@ from broker.training.evaluate import (
     recall,
     reliability,
 )
+from broker.training.predict import with_abstentions
 
 PLAIN = Calibration(1.0, np.zeros(2), np.full(2, 0.5), np.full(2, 0.5))
 
@@ -79,3 +80,13 @@ def test_everything_about_a_model_that_is_right_three_times_in_four() -> None:
     assert found.objects == [80, 80]
     assert [one.objects for one in found.by_source] == [80, 80]
     assert {one.label: one.objects for one in found.by_nights}["2"] == 160
+
+
+def test_who_abstains_is_wrong() -> None:
+    probabilities = np.array(
+        [[0.5, 0.5, 0.0], [np.nan] * 3, [0.2, 0.5, 0.3], [0.4, 0.3, 0.3], [0.0, 0.0, 0.0]]
+    )
+    truth = np.array([0, 0, 1, 2, 2])
+    counted, decided = with_abstentions(probabilities, truth)
+    assert decided.tolist() == [False, False, True, True, False]
+    assert (counted.argmax(axis=1) == truth).tolist() == [False, False, True, False, False]

@@ -73,6 +73,8 @@ def test_the_report_says_what_is_not_known(run: Report) -> None:
     assert "KN (4)" in page
     assert "KN (4)" in card
     assert "a guess" in page
+    assert run.results.stages[0].importances[0].name == "color_gr"
+    assert "| `color_gr` |" in page
     assert "lsst: no light curve" in run.unfit["lsst"]
     figures = {
         f"{stage.task.name}-{what}.png" for stage in run.results.stages for what in ("confusion", "nights")
@@ -85,8 +87,10 @@ def test_a_stage_without_enough_objects_is_left_out_or_an_error(data: Path, tmp_
     done = train(data, tmp_path / "some", [FAMILY, thin], seed=1, budget=1)
     assert "only 1 classes" in done.unfit["thin"]
     assert [stage.task.name for stage in done.results.stages] == ["family"]
+    (tmp_path / "rubin").mkdir()
+    whole = write_folder(tmp_path / "rubin", {"SNIa": 1}, rubin={"AGN": 1})
     with pytest.raises(BrokerError, match="thin: only 1 classes"):
-        train(data, tmp_path / "all", [FAMILY, thin], seed=1, budget=1, every=True)
+        train(whole, tmp_path / "all", [thin], seed=1, budget=1, every=True)
     with pytest.raises(BrokerError, match="thin: only 1 classes"):
         train(data, tmp_path / "none", [thin], seed=1, budget=1)
 
