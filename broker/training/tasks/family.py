@@ -83,7 +83,9 @@ SHOWN = (1, 5)
 _WITHOUT = 2
 """How often each object is shown without context: once is too little for models to make much of it."""
 RUBIN_SOURCE = "lsst_real"
-JUDGED = (*SOURCES, RUBIN_SOURCE)
+RELATIVE = {"tess_ztf_binned": 59_000.0}
+"""Sources whose times are days since some event of each object, and a date [MJD] to count them from."""
+JUDGED = (*SOURCES, RUBIN_SOURCE, *RELATIVE)
 """Sources that are judged, though only the stream's own is learnt from; Rubin's without any claim."""
 BANDS = {"ztfg": "g", "ztfr": "r", "ztfR": "r", "ztfi": "i"} | {f"lsst{band}": band for band in "ugrizy"}
 PACKETS = ("ztf/alerts", "ztf/alerts_reencoded")
@@ -161,6 +163,7 @@ def load(data: Path, sources: Sequence[str] = JUDGED) -> Histories:
         np.asarray(points[name].to_numpy(), dtype=np.float64)
         for name in ("mjd", "mag", "magerr", "flux", "fluxerr")
     )
+    mjd = mjd + np.array([RELATIVE.get(name, 0.0) for name in points["source"].to_pylist()])
     limit = np.asarray(pc.fill_null(points["upperlimit"], False).to_numpy(zero_copy_only=False), dtype=bool)
     given, from_mag = np.isfinite(flux), mag_to_njy(np.where(limit, np.nan, mag))
     njy = np.where(given, flux * _NJY_PER_UJY, from_mag)

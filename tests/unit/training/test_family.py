@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data import shared_data
@@ -193,3 +194,18 @@ def test_with_packets_each_state_is_shown_with_and_without_the_catalogue(
     assert np.isnan(sample.columns(family.CATALOGUE)[~whole]).all()
     assert (~known).sum() % labelled == 0
     assert set(sample.n_detections[~known].tolist()) == set(bare.n_detections.tolist())
+
+
+def test_days_since_an_event_are_as_good_as_dates(folder: Path, tmp_path: Path) -> None:
+    """The same light curves, their times counted from some event of each: days before it are negative."""
+    for name in ("labels", "photometry"):
+        rows = pq.read_table(folder / f"{name}.parquet").to_pylist()
+        rows = [row | {"source": "tess_ztf_binned"} for row in rows if row["source"] == STREAM_SOURCE]
+        rows = [row | ({"mjd": row["mjd"] - 59_020.0} if "mjd" in row else {}) for row in rows]
+        rows = [row for row in rows if (row.get("magerr") or 0.0) < 0.3]  # the stream's alone
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+    relative = family.last_states(tmp_path)
+    assert len(relative) == len({row["object"] for row in rows})
+    assert np.isfinite(relative.columns(("age_days", "amplitude"))).all()
+    assert (relative.n_detections == 16).all()
+    assert relative.age_days.max() > 30.0
