@@ -1,4 +1,5 @@
-"""All durable state, as a fold over the `control` topic: filters, schemas, bundles and their promotions.
+"""All durable state, as a fold over the `control` topic: filters, schemas, bundles and their promotions, and
+what people said of alerts.
 
 A record's key is `<kind>/<name>/<version>`, its value JSON. Removal is a state, never a tombstone, so an old
 version stays addressable. The offset of the last record applied is the *epoch*: two processes at one epoch
@@ -12,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from broker.errors import FilterError
+from broker.errors import FeedbackError, FilterError
+from broker.feedback import Mark, StoredForest, StoredTrees
 from broker.filter import Filter
 from broker.promotion import BundleName, Promotion, StoredBundle
 
@@ -20,6 +22,9 @@ FILTER = "filter"
 SCHEMA = "schema"
 BUNDLE = "bundle"
 MODEL = "model"
+FEEDBACK = "feedback"
+TREES = "trees"
+FOREST = "forest"
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class ControlState:
     schemas : Avro schema text by id
     bundles : every bundle that was ever promoted
     promotions : every promotion by revision, of each group of surveys
+    marks : what was said of alerts, by (owner, survey, alert), removed marks included
+    trees : trees of each survey, by revision
+    forests : forests of each (owner, survey), by revision;  forest_epochs : the offset of each of those
     unreadable : (offset, why) of records that this version of the code could not read
     """
 
@@ -40,6 +48,10 @@ class ControlState:
     schemas: Mapping[int, str] = field(default_factory=dict)
     bundles: Mapping[BundleName, StoredBundle] = field(default_factory=dict)
     promotions: Mapping[str, Mapping[int, Promotion]] = field(default_factory=dict)
+    marks: Mapping[tuple[str, str, int], Mark] = field(default_factory=dict)
+    trees: Mapping[str, Mapping[int, StoredTrees]] = field(default_factory=dict)
+    forests: Mapping[tuple[str, str], Mapping[int, StoredForest]] = field(default_factory=dict)
+    forest_epochs: Mapping[str, int] = field(default_factory=dict)
     unreadable: tuple[tuple[int, str], ...] = ()
 
     def latest_filters(self) -> dict[str, Filter]:
@@ -58,6 +70,15 @@ class ControlState:
     def live_promotions(self) -> dict[str, Promotion]:
         """The newest promotion of each group, rollbacks to nothing included."""
         return {group: history[max(history)] for group, history in sorted(self.promotions.items())}
+
+    def marks_of(self, owner: str, survey: str | None = None) -> list[Mark]:
+        """The marks of an owner that count, by survey and alert."""
+        mine = (mark for key, mark in sorted(self.marks.items()) if key[0] == owner and not mark.removed)
+        return [mark for mark in mine if survey in {None, mark.survey}]
+
+    def names(self) -> dict[str, set[str]]:
+        """What a filter may name, by kind of state."""
+        return {FOREST: {owner for owner, _ in self.forests}}
 
     def filter_addresses(self) -> dict[bytes, Filter]:
         """Every version of every filter whose topic may be written to, by its mark (Filter.mark)."""
@@ -79,8 +100,15 @@ def apply(state: ControlState, offset: int, key: bytes | None, value: bytes | No
             return replace(state, epoch=offset, bundles={**state.bundles, stored.name: stored})
         if kind == MODEL:
             return _with_promotion(state, offset, Promotion.from_json(content))
+        if kind == FEEDBACK:
+            mark = Mark.from_json(content)
+            return replace(state, epoch=offset, marks={**state.marks, mark.key: mark})
+        if kind == TREES:
+            return _with_trees(state, offset, StoredTrees.from_json(content))
+        if kind == FOREST:
+            return _with_forest(state, offset, StoredForest.from_json(content))
         raise ValueError(f"unknown kind {kind!r}")
-    except (ValueError, KeyError, TypeError, FilterError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, FilterError, FeedbackError) as error:
         return replace(state, epoch=offset, unreadable=(*state.unreadable, (offset, str(error))))
 
 
@@ -97,6 +125,37 @@ def _with_filter(state: ControlState, offset: int, item: Filter) -> ControlState
 def _with_promotion(state: ControlState, offset: int, item: Promotion) -> ControlState:
     history = {**state.promotions.get(item.group, {}), item.revision: item}
     return replace(state, epoch=offset, promotions={**state.promotions, item.group: history})
+
+
+def _with_trees(state: ControlState, offset: int, item: StoredTrees) -> ControlState:
+    revisions = {**state.trees.get(item.survey, {}), item.revision: item}
+    return replace(state, epoch=offset, trees={**state.trees, item.survey: revisions})
+
+
+def _with_forest(state: ControlState, offset: int, item: StoredForest) -> ControlState:
+    whose = (item.owner, item.survey)
+    revisions = {**state.forests.get(whose, {}), item.revision: item}
+    return replace(
+        state,
+        epoch=offset,
+        forests={**state.forests, whose: revisions},
+        forest_epochs={**state.forest_epochs, item.label: offset},
+    )
+
+
+def mark_record(item: Mark) -> tuple[bytes, bytes]:
+    """Key and value of a mark's control record."""
+    return f"{FEEDBACK}/{item.owner}/{item.survey}:{item.alert}".encode(), json.dumps(item.to_json()).encode()
+
+
+def trees_record(item: StoredTrees) -> tuple[bytes, bytes]:
+    """Key and value of the control record of a survey's trees."""
+    return f"{TREES}/{item.survey}/{item.revision}".encode(), json.dumps(item.to_json()).encode()
+
+
+def forest_record(item: StoredForest) -> tuple[bytes, bytes]:
+    """Key and value of a forest's control record."""
+    return f"{FOREST}/{item.label}".encode(), json.dumps(item.to_json()).encode()
 
 
 def bundle_record(item: StoredBundle) -> tuple[bytes, bytes]:

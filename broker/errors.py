@@ -4,6 +4,7 @@ BrokerError
 ├── SettingsError          a setting is unknown, malformed or missing
 ├── SchemaError            an Avro schema cannot be used
 ├── FilterError            a filter's text is refused (carries the position)
+├── FeedbackError          what was said of an alert cannot be stored
 ├── BundleError            a model bundle does not fit this version of the code
 ├── EmbeddedServerError    an embedded Kafka or Valkey did not start, or is not ours
 ├── RetryBatch             this batch must be aborted and done again (nothing is lost)
@@ -37,6 +38,10 @@ class FilterError(BrokerError):
     def __init__(self, message: str, position: int | None = None) -> None:
         super().__init__(message)
         self.position = position
+
+
+class FeedbackError(BrokerError):
+    """What was said of an alert cannot be stored."""
 
 
 class BundleError(BrokerError):

@@ -47,6 +47,7 @@ from broker.message import Message, Packet, Reject
 from broker.models import ModelSet
 from broker.publish import rows
 from broker.publish.packets import Judged, PacketWriter, Withdrawn, dead_letter, retraction_notice
+from broker.scores import personal
 from broker.scores.catalog import OWN_BUNDLES, Scorer, load_scorer
 from broker.surveys import arena
 from broker.surveys.avro import SchemaSource
@@ -268,6 +269,7 @@ def warm_up(*scorers: Scorer) -> None:
     features.warm_up()
     for scorer in scorers:
         scorer.score(np.full((1, len(FEATURE_SPECS)), np.nan), np.full((1, len(CONTEXT_NAMES)), np.nan))
+    personal.warm_up()
     rows.warm_up()
 
 

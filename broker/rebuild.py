@@ -7,14 +7,11 @@ back with the objects' next packets; until then `history_incomplete` says that e
 
 from __future__ import annotations
 
-import io
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fastavro
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
@@ -31,7 +28,7 @@ from broker.history.recall import additions_of
 from broker.history.redis import RedisStore
 from broker.kafka import PartitionKey, admin, end_offsets, reader, start_offsets, topic_partitions
 from broker.lightcurves import DETECTION, POINT, LightCurves
-from broker.publish.records import FRAME_BYTES, unframe
+from broker.published import RecordDecoder
 from broker.topics import ALERTS
 
 _CHUNK = 5000
@@ -192,28 +189,13 @@ def _read(
 
 
 class _Decoder:
-    """Our own records by the schemas announced in the control topic; only the fields of use here."""
+    """Alerts and retractions by the schemas announced in the control topic; only the fields of use here."""
 
     def __init__(self, settings: Settings) -> None:
         with ControlTail(settings.kafka) as tail:
-            self._texts = tail.catch_up().schemas
-        self._parsed: dict[int, tuple[Any, Any]] = {}
+            self._records = RecordDecoder(tail.catch_up().schemas, _WANTED)
 
     def decode(self, key: bytes | None, value: bytes | None) -> list[Record]:
         """The record, if it is an alert or a retraction; an update repeats what its alert said."""
-        record = self._record(value or b"")
+        record = self._records.record(value or b"")
         return [] if record["kind"] == "update" else [(key or b"", record)]
-
-    def _record(self, value: bytes) -> dict[str, Any]:
-        identifier = unframe(value)
-        if identifier not in self._parsed:
-            text = self._texts.get(-1 if identifier is None else identifier)
-            if identifier is None or text is None:
-                raise BrokerError(f"an alert topic holds a record of schema {identifier}, never announced")
-            whole = json.loads(text)
-            fields = [item for item in whole["fields"] if item["name"] in _WANTED]
-            part = fastavro.parse_schema({**whole, "fields": fields})
-            self._parsed[identifier] = (fastavro.parse_schema(whole), part)
-        datum = io.BytesIO(memoryview(value)[FRAME_BYTES:])
-        found: Any = fastavro.schemaless_reader(datum, *self._parsed[identifier])
-        return dict(found)

@@ -44,6 +44,7 @@ from broker.metrics import (
     STAGE_SECONDS,
 )
 from broker.models import ModelSet, model_set
+from broker.personal import ForestSet, forest_set
 from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_models, warm_up
 from broker.promotion import BundleName
 from broker.publish.kafka import DeliveryFailed, KafkaOutput
@@ -99,6 +100,7 @@ class Worker:
         self._filters = FilterSet(-1)
         self._models = models
         self._pipeline.serve(models)
+        self._forests = ForestSet()
         _show_models(None, self._models)
         self._tail.catch_up()
         self._announce_schemas()
@@ -173,9 +175,14 @@ class Worker:
             return
         if not self.settings.run.model:  # a model given by hand is not promoted away
             self._swap_models(model_set(self._models, state))
+        self._swap_forests(forest_set(self._forests, state))
         known = dict(self._filters.refused)
         self._filters = compile_set(
-            state.epoch, state.active_filters(), state.filter_addresses(), self._pipeline.columns
+            state.epoch,
+            state.active_filters(),
+            state.filter_addresses(),
+            self._pipeline.columns,
+            self._forests.named,
         )
         for name, why in self._filters.refused:
             if known.get(name) != why:
@@ -191,6 +198,12 @@ class Worker:
             if before.refused.get(name) != why:
                 log.error("model %s is not served: %s", name, why)
                 self._tell_refused(name, why)
+
+    def _swap_forests(self, forests: ForestSet) -> None:
+        before, self._forests = self._forests, forests
+        for label, why in forests.refused.items():
+            if before.refused.get(label) != why:
+                log.error("forest %s is passed over: %s", label, why)
 
     def _tell_refused(self, name: BundleName, why: str) -> None:
         try:

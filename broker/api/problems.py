@@ -11,9 +11,11 @@ from starlette.exceptions import HTTPException
 
 from broker.api.context import NotReady
 from broker.api.registry import INVALID_SCHEMA, NOT_READY, RegistryError, is_registry, registry_answer
-from broker.errors import BrokerError, FilterError
+from broker.errors import BrokerError, FeedbackError, FilterError
+from broker.feedback_store import UnknownMark
 from broker.filters.store import ReservedOwner, UnknownFilter
 from broker.model_store import UnknownModel
+from broker.published import UnknownAlert
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -50,9 +52,11 @@ def _filter(request: Request, error: Exception) -> JSONResponse:
 
 
 def _broker(request: Request, error: Exception) -> JSONResponse:
-    """404 for what does not exist; else a server behind us is missing."""
-    if isinstance(error, UnknownFilter | UnknownModel):
+    """404 for what does not exist, 422 for what cannot be; else a server behind us is missing."""
+    if isinstance(error, UnknownFilter | UnknownModel | UnknownAlert | UnknownMark):
         return JSONResponse({"error": str(error)}, 404)
+    if isinstance(error, FeedbackError):
+        return JSONResponse({"error": str(error)}, 422)
     if isinstance(error, NotReady) and is_registry(request.url.path):
         return registry_answer(RegistryError(503, NOT_READY, str(error)))
     return JSONResponse({"error": str(error)}, 503, headers={"Retry-After": "1"})

@@ -23,6 +23,7 @@ VERBS: list[tuple[str, str]] = [
     ("simulate", "A labelled synthetic sky"),
     ("listen", "What a topic carries, decoded"),
     ("filters", "Add, list, show and remove filters"),
+    ("feedback", "Mark alerts; your own anomalies follow"),
     ("ledger", "Alerts in = published + rejected + duplicates"),
     ("history", "Rebuild the light curves and claims in Redis"),
     ("train", "Train a model bundle from labelled light curves"),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import numpy as np
 
 from broker.filters import tree, values
-from broker.filters.functions import FUNCTION_BY_NAME, UNITS, FilterFunction, Kind
+from broker.filters.functions import FOREST, FUNCTION_BY_NAME, UNITS, Bound, FilterFunction, Kind, Named
 from broker.filters.parse import parse
 from broker.filters.tree import Expression, refusal, shown
 from broker.table import ColumnSpec
@@ -21,18 +21,21 @@ class CompiledFilter:
 
     normalised : the expression in its normal form, which reads back as itself; filters that differ only
     in layout, order or spelling have the same.  columns : what a table must have to evaluate it.
+    bound : what its names stand for, by kind of state and name; a name that is not here is worth NULL
     """
 
     text: str
     normalised: str
     columns: frozenset[str]
     expression: Expression
+    bound: Mapping[tuple[str, str], Bound] = field(default_factory=dict)
 
 
 def compile_filter(text: str, specs: Mapping[str, ColumnSpec]) -> CompiledFilter:
     """Read, check and normalise a filter; raises FilterError with the place of the fault.
 
-    specs : the columns there are, by name.
+    specs : the columns there are, by name. Whether what it names exists is another question: require_names
+    asks it, bind answers it.
     """
     resolved = _resolve(parse(text), specs)
     with np.errstate(all="ignore"):  # constants are worked out here too: 1/0 is NULL
@@ -40,6 +43,46 @@ def compile_filter(text: str, specs: Mapping[str, ColumnSpec]) -> CompiledFilter
             raise refusal("a filter must be true or false, this is a value", 0, "compare it with something")
         expression = normalise(resolved)
     return CompiledFilter(text, expression.text, _columns(expression), expression)
+
+
+def bind(compiled: CompiledFilter, named: Named) -> CompiledFilter:
+    """The filter with its names standing for what they name; those that nothing has stay NULL."""
+    found = [(call.state, call.name) for call in names_in(compiled)]
+    bound = {(state, name): named[state][name] for state, name in found if name in named.get(state, {})}
+    reads = (column for item in bound.values() for column in item.reads)
+    return replace(compiled, bound=bound, columns=compiled.columns | frozenset(reads))
+
+
+def require_names(compiled: CompiledFilter, known: Mapping[str, Collection[str]]) -> None:
+    """Raise FilterError unless everything that a filter names is there.  known : names by kind of state."""
+    for call in names_in(compiled):
+        there = known.get(call.state, ())
+        if call.name not in there:
+            advice = _suggestion(call.name, there) or _NO_SUCH[call.state]
+            raise refusal(f"no {call.state} is named {shown(call.name)}", call.position, advice)
+
+
+@dataclass(frozen=True)
+class NamedState:
+    """A place in a filter that names state: its kind, the name, where it begins in the text."""
+
+    state: str
+    name: str
+    position: int
+
+
+def names_in(compiled: CompiledFilter) -> list[NamedState]:
+    """Everything that a filter names, in reading order."""
+    return [
+        NamedState(function.state, argument.value, argument.position)
+        for node in tree.walk(compiled.expression)
+        if isinstance(node, tree.Call) and (function := FUNCTION_BY_NAME[node.name]).state
+        if isinstance(argument := node.arguments[0], tree.String)
+    ]
+
+
+_NO_SUCH = {FOREST: "`broker feedback add` makes one with an owner's first mark"}
+"""What to do where state of a kind is missing."""
 
 
 def _columns(expression: Expression) -> frozenset[str]:
@@ -179,9 +222,12 @@ def _kind_of_call(
 ) -> Kind:
     if function.result == "any":
         return _common(arguments, specs)
-    _require("number", arguments, specs)
     for index, argument in enumerate(arguments):
         parameter = function.parameters[min(index, len(function.parameters) - 1)]
+        if parameter.kind == "name":
+            _require_name(function, argument)
+            continue
+        _require("number", (argument,), specs)
         constant = normalise(argument)
         if isinstance(constant, tree.Number) and not parameter.lowest <= constant.value <= parameter.highest:
             limits = f"{parameter.name} must be in {parameter.lowest:g}..{parameter.highest:g}"
@@ -189,6 +235,12 @@ def _kind_of_call(
                 f"{function.name} with {parameter.name} = {constant.text}", argument.position, limits
             )
     return function.result
+
+
+def _require_name(function: FilterFunction, argument: Expression) -> None:
+    if not isinstance(argument, tree.String):
+        advice = f"write {function.example}"
+        raise refusal(f"{function.name} takes a name in single quotes", argument.position, advice)
 
 
 def _require(kind: Kind, parts: Iterable[Expression], specs: Mapping[str, ColumnSpec]) -> Kind:

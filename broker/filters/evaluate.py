@@ -6,7 +6,7 @@ both: NULL is where it is neither, so AND, OR and NOT of three values are operat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from broker.filters import tree, values
 from broker.filters.compile import CompiledFilter
-from broker.filters.functions import FUNCTION_BY_NAME, FilterFunction, Parameter
+from broker.filters.functions import FUNCTION_BY_NAME, Bound, FilterFunction, Parameter
 from broker.filters.tree import COMPLEMENT, Expression
 from broker.filters.values import F64, Mask, Truths, Value
 from broker.table import Table
@@ -37,7 +37,7 @@ def evaluate(filters: Sequence[CompiledFilter], table: Table) -> Evaluation:
     """Where each filter is true; a condition that is NULL does not pass."""
     masks = np.zeros((len(filters), table.length), dtype=np.bool_)
     failures: dict[int, str] = {}
-    evaluator = Evaluator(table)
+    evaluator = Evaluator(table, {name: it for compiled in filters for name, it in compiled.bound.items()})
     with np.errstate(all="ignore"):
         for index, compiled in enumerate(filters):
             # Anything at all may go wrong in one filter (its memory, a column gone); the others go on.
@@ -59,10 +59,15 @@ class MissingColumn(KeyError):
 
 
 class Evaluator:
-    """Values and truths of expressions on one table, each worked out once."""
+    """Values and truths of expressions on one table, each worked out once.
 
-    def __init__(self, table: Table) -> None:
+    bound : what names stand for, by kind of state and name; the same for all expressions
+    """
+
+    def __init__(self, table: Table, bound: Mapping[tuple[str, str], Bound]) -> None:
         self._table = table
+        self._bound = bound
+        self._memo: dict[Any, Any] = {}
         self._values: dict[str, Value] = {}
         self._truths: tuple[dict[str, Mask], dict[str, Mask]] = ({}, {})
 
@@ -155,18 +160,41 @@ class Evaluator:
         return result
 
     def _call(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
+        if function.state:
+            return self._call_of_state(function, arguments)
         given = [self.value(argument) for argument in arguments]
         if function.result == "any":
             result: Value = function.implementation(*given)
             return result
         columns = [values.floats(self.value(tree.Column(name))) for name in function.reads]
-        last = function.parameters[-1:]
-        parameters = [*function.parameters, *last * (len(given) - len(function.parameters))]
-        columns += [_bounded(values.floats(g), p) for g, p in zip(given, parameters, strict=True)]
-        numbers = values.finite(function.implementation(*columns))
-        if not function.skips_null:
-            numbers = _strict(numbers, columns)
-        return values.Floats(numbers) if function.result == "number" else Truths(numbers == 1, numbers == 0)
+        columns += _bounded_arguments(function, given)
+        return _result(function, function.implementation(*columns), columns)
+
+    def _call_of_state(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
+        name = arguments[0]
+        bound = self._bound.get((function.state, name.value)) if isinstance(name, tree.String) else None
+        if bound is None:
+            return values.Nothing()
+        reads = [self.value(tree.Column(column)) for column in bound.reads]
+        columns = [it if isinstance(it, values.Strings) else values.floats(it) for it in reads]
+        given = [values.Nothing(), *(self.value(argument) for argument in arguments[1:])]
+        numbers = _bounded_arguments(function, given)[1:]
+        found = function.implementation(bound, self._memo, *columns, *numbers)
+        return _result(function, found, [*(it for it in columns if isinstance(it, np.ndarray)), *numbers])
+
+
+def _bounded_arguments(function: FilterFunction, given: Sequence[Value]) -> list[F64]:
+    last = function.parameters[-1:]
+    parameters = [*function.parameters, *last * (len(given) - len(function.parameters))]
+    return [_bounded(values.floats(g), p) for g, p in zip(given, parameters, strict=True)]
+
+
+def _result(function: FilterFunction, found: F64, columns: Sequence[F64]) -> Value:
+    """What a function gave as a value.  columns : all that it was given"""
+    numbers = values.finite(found)
+    if not function.skips_null:
+        numbers = _strict(numbers, columns)
+    return values.Floats(numbers) if function.result == "number" else Truths(numbers == 1, numbers == 0)
 
 
 def _truth_of(value: Value, wanted: bool) -> Mask:

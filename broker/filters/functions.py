@@ -2,20 +2,27 @@
 
 A function on numbers gets float64 arrays with NaN for NULL, (n,) or () for constants, and returns the
 same; a result that is not finite is NULL. Angles are degrees: `2*arcsec` is 2/3600.
+
+A function of named state, such as `personal_anomaly('alice')`, says with `state` what kind of state its first
+argument names. What the name stands for at a control epoch is a Bound, which the function calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from broker.astro.sky import galactic_latitude_deg, separation_deg
 from broker.filters.values import F64, Value, compare, known, select
 from broker.filters.values import Nothing as NothingValue
+
+FOREST = "forest"
+"""A kind of named state: the forests of an owner, one for each survey that the owner marked alerts of."""
 
 Kind = Literal["number", "string", "boolean", "null"]
 
@@ -25,12 +32,35 @@ UNITS = {"degree": 1.0, "arcmin": 1.0 / 60.0, "arcsec": 1.0 / 3600.0}
 
 @dataclass(frozen=True)
 class Parameter:
-    """An argument of a function; outside lowest..highest it is refused if constant, else NULL."""
+    """An argument of a function; outside lowest..highest it is refused if constant, else NULL.
+
+    kind "name" is a string constant: it names durable state, of the kind that the function says.
+    """
 
     name: str
-    kind: Literal["number", "any"] = "number"
+    kind: Literal["number", "any", "name"] = "number"
     lowest: float = -np.inf
     highest: float = np.inf
+
+
+class Bound(Protocol):
+    """What a name stands for at one control epoch.
+
+    Called with `memo`, which is empty when a batch begins and keeps what several names share, then with the
+    columns it reads, then with the call's other arguments; returns (n,) float64, NaN for NULL. A column of
+    strings comes as Strings, any other as float64 with NaN for NULL.
+    """
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns it needs."""
+
+    def __call__(self, memo: dict[Any, Any], /, *columns: Any) -> F64:
+        """The function's value on every row."""
+
+
+Named = Mapping[str, Mapping[str, Bound]]
+"""What there is to name at an epoch: by kind of state, by name."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +72,9 @@ class FilterFunction:
     result : "boolean" results are float64 1, 0 or NaN, as boolean columns are.
     repeats : the last parameter may be given any number of times.
     skips_null : if False, one NULL argument makes the result NULL and the function need not care.
+    state : of a function of named state: which kind of state its first parameter, of kind "name", names. Its
+    implementation gets the Bound and the memo first, then the columns that the Bound reads. Where nothing
+    has the name, the result is NULL.
     """
 
     name: str
@@ -53,6 +86,7 @@ class FilterFunction:
     reads: tuple[str, ...] = ()
     repeats: bool = False
     skips_null: bool = False
+    state: str = ""
 
     @property
     def signature(self) -> str:
@@ -167,6 +201,16 @@ FILTER_FUNCTIONS: tuple[FilterFunction, ...] = (
         "abs(galactic_latitude()) > 15",
         galactic_latitude_deg,
         reads=("ra", "dec"),
+    ),
+    FilterFunction(
+        "personal_anomaly",
+        (Parameter("owner", "name"),),
+        "How strange the alert is to a person who marked some with `broker feedback`: the share of recent"
+        " alerts that are less strange, 0..1; NULL for a survey of which the person has marked nothing.",
+        "personal_anomaly('alice') > 0.99",
+        operator.call,
+        skips_null=True,
+        state=FOREST,
     ),
 )
 

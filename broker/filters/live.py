@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from broker.errors import FilterError
 from broker.filter import Filter
-from broker.filters.compile import CompiledFilter, compile_filter
+from broker.filters.compile import CompiledFilter, bind, compile_filter
+from broker.filters.functions import Named
 from broker.table import ColumnSpec
 
 
@@ -32,14 +33,18 @@ def compile_set(
     filters: Sequence[Filter],
     addresses: Mapping[bytes, Filter],
     specs: Mapping[str, ColumnSpec],
+    named: Named | None = None,
 ) -> FilterSet:
-    """Compile what can be compiled; the others are named, and harm nobody."""
+    """Compile what can be compiled; the others are named, and harm nobody.
+
+    named : what filters may name at this epoch
+    """
     good: list[tuple[Filter, CompiledFilter]] = []
     refused: list[tuple[str, str]] = []
     for item in filters:
         name = f"{item.owner}.{item.name}"
         try:
-            good.append((item, compile_filter(item.where, specs)))
+            good.append((item, bind(compile_filter(item.where, specs), named or {})))
         except FilterError as error:
             refused.append((name, str(error)))
     return FilterSet(

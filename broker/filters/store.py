@@ -23,7 +23,7 @@ from broker.control_topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, FilterError
 from broker.filter import Filter, Payload, State
 from broker.filters.builtin import BUILTIN_FILTERS
-from broker.filters.compile import compile_filter
+from broker.filters.compile import CompiledFilter, compile_filter, require_names
 from broker.heartbeats import wait_for_epoch
 from broker.kafka import admin, create_topics
 from broker.table import ColumnSpec
@@ -142,17 +142,18 @@ def add(
 
     columns : what a filter may name;  description : None keeps that of the version before.
     An active filter that is given again unchanged gets no new version. Nothing is written unless the text
-    compiles. Raises FilterError, ReservedOwner, or BrokerError if a server does not answer.
+    compiles and all that it names is there. Raises FilterError, ReservedOwner, or BrokerError if a server
+    does not answer.
     """
     owner, name = full_name(name, owner)
     if owner == BUILTIN_OWNER:
         raise ReservedOwner(f"the owner {BUILTIN_OWNER!r} is reserved for built-in filters; choose another")
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     wanted = Filter(owner, name, 1, where, payload, "active", description or "", now)
-    compile_filter(where, columns)
+    compiled = compile_filter(where, columns)
     with redis_client(settings) as client:
         with alone(client):
-            stored = _store(settings, wanted, keep_description=description is None)
+            stored = _store(settings, wanted, compiled, keep_description=description is None)
         return _acknowledged(settings, client, stored, timeout_s)
 
 
@@ -205,10 +206,13 @@ def _next_builtin(item: Filter, before: Filter | None) -> Filter | None:
     return replace(item, version=before.version + 1)
 
 
-def _store(settings: Settings, wanted: Filter, *, keep_description: bool) -> _Stored:
+def _store(
+    settings: Settings, wanted: Filter, compiled: CompiledFilter, *, keep_description: bool
+) -> _Stored:
     """Write a filter as the next version of its name, unless the active one does the same already."""
     writer = ControlWriter(settings.kafka)  # takes half a second to be ready, so it comes first
     state = read(settings)
+    require_names(compiled, state.names())
     new, before = wanted, state.latest_filters().get(f"{wanted.owner}.{wanted.name}")
     if before is not None:
         description = before.description if keep_description else wanted.description

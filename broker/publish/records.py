@@ -230,6 +230,15 @@ def is_alert(value: bytes) -> bool:
     return value[FRAME_BYTES : FRAME_BYTES + len(_ALERT)] == _ALERT
 
 
+def alert_start(dia_source_id: int) -> bytes:
+    """How the datum of an alert begins: its kind, no cause, its id as Avro's zigzag number."""
+    left, number = (dia_source_id << 1) ^ (dia_source_id >> 63), bytearray()
+    while left > 0x7F:
+        number.append((left & 0x7F) | 0x80)
+        left >>= 7
+    return _ALERT + b"\x00" + bytes([*number, left])
+
+
 def unframe(value: bytes) -> int | None:
     """Schema id of a framed message, or None if it is not framed."""
     if len(value) < FRAME_BYTES or value[0] != 0:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from broker.errors import FilterError
 from broker.filters import FILTER_FUNCTIONS, FilterFunction, compile_filter, evaluate
+from broker.filters.compile import CompiledFilter, bind, names_in
+from broker.filters.functions import Parameter
 from broker.filters.tree import Call, walk
 from broker.table import Column, ColumnSpec, Table
 
@@ -17,6 +21,28 @@ EXTREMES = [np.nan, 0.0, -0.0, 1.0, -1.0, 0.5, 90.0, -90.0, 360.0, 1e-300, -1e30
 every_function = pytest.mark.parametrize("function", FILTER_FUNCTIONS, ids=lambda function: function.name)
 
 
+class Made:
+    """Stands for whatever is named: some columns summed, row by row."""
+
+    reads = ("mag", "psf_flux")
+
+    def __call__(self, memo: dict[Any, Any], /, *columns: Any) -> Any:
+        return sum(columns)
+
+
+def compiled(text: str) -> CompiledFilter:
+    found = compile_filter(text, SPECS)
+    named: dict[str, dict[str, Made]] = {}
+    for place in names_in(found):
+        named.setdefault(place.state, {})[place.name] = Made()
+    return bind(found, named)
+
+
+def argument(parameter: Parameter, value: str) -> str:
+    """A value for a parameter; a name where it takes one."""
+    return "'somebody'" if parameter.kind == "name" else value
+
+
 def table(rows: int, fill: float | None = None) -> Table:
     """Random extremes, or one value everywhere."""
     rng = np.random.default_rng(3)
@@ -25,7 +51,7 @@ def table(rows: int, fill: float | None = None) -> Table:
 
 
 def passing(text: str, rows: Table) -> np.ndarray:
-    evaluation = evaluate([compile_filter(text, SPECS)], rows)
+    evaluation = evaluate([compiled(text)], rows)
     assert evaluation.failures == {}
     return evaluation.masks[0]
 
@@ -43,9 +69,10 @@ def test_names_are_words_and_no_two_are_alike() -> None:
 @every_function
 def test_it_is_documented_with_an_example_that_uses_it(function: FilterFunction) -> None:
     assert function.doc.endswith(".")
-    compiled = compile_filter(function.example, SPECS)
-    assert function.name in {node.name for node in walk(compiled.expression) if isinstance(node, Call)}
-    assert set(function.reads) <= compiled.columns
+    example = compiled(function.example)
+    assert function.name in {node.name for node in walk(example.expression) if isinstance(node, Call)}
+    assert set(function.reads) <= example.columns
+    assert not function.state or set(Made.reads) <= example.columns
     assert passing(function.example, table(64)).shape == (64,)
 
 
@@ -61,7 +88,7 @@ def test_each_row_is_judged_alone(function: FilterFunction) -> None:
 
 @every_function
 def test_extremes_are_true_false_or_null_and_never_an_error(function: FilterFunction) -> None:
-    arguments = [COLUMNS[k % len(COLUMNS)] for k in range(len(function.parameters))]
+    arguments = [argument(it, COLUMNS[k % len(COLUMNS)]) for k, it in enumerate(function.parameters)]
     text = call(function, arguments)
     test = text if function.result == "boolean" else f"{text} > 0.5"
     rows = table(500)
@@ -76,8 +103,15 @@ def test_extremes_are_true_false_or_null_and_never_an_error(function: FilterFunc
 def test_all_null_gives_null(function: FilterFunction) -> None:
     if not (function.parameters or function.reads):
         pytest.skip("a constant")
-    text = call(function, ["mag"] * len(function.parameters))
+    text = call(function, [argument(it, "mag") for it in function.parameters])
     assert passing(f"({text}) is null", table(3, np.nan)).all()
+
+
+@pytest.mark.parametrize("function", [it for it in FILTER_FUNCTIONS if it.state], ids=lambda it: it.name)
+def test_a_name_that_nothing_has_gives_null(function: FilterFunction) -> None:
+    text = call(function, [argument(it, "1") for it in function.parameters])
+    nobody = compile_filter(f"({text}) is null", SPECS)
+    assert evaluate([nobody], table(3, 1.0)).masks.all()
 
 
 @every_function
@@ -88,7 +122,10 @@ def test_wrong_numbers_and_kinds_of_arguments_are_refused(function: FilterFuncti
     for number in wrong:
         with pytest.raises(FilterError, match="arguments at"):
             compile_filter(f"{call(function, ['mag'] * number)} is null", SPECS)
-    if count and function.result != "any":
+    if function.state:
+        with pytest.raises(FilterError, match="takes a name in single quotes"):
+            compile_filter(f"{call(function, ['mag'] * count)} is null", SPECS)
+    elif count and function.result != "any":
         with pytest.raises(FilterError, match="expected a number"):
             compile_filter(f"{call(function, [repr('g')] * count)} is null", SPECS)
 
@@ -97,7 +134,7 @@ def test_wrong_numbers_and_kinds_of_arguments_are_refused(function: FilterFuncti
 def test_limits_of_constant_arguments_are_checked(function: FilterFunction) -> None:
     for index, parameter in enumerate(function.parameters):
         for limit in (parameter.lowest - 1, parameter.highest + 1):
-            arguments = ["1"] * len(function.parameters)
+            arguments = [argument(it, "1") for it in function.parameters]
             arguments[index] = repr(limit)
             if np.isfinite(limit):
                 with pytest.raises(FilterError, match=parameter.name):

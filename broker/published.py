@@ -1,0 +1,140 @@
+"""Published alerts read back from `alerts.<survey>`: the newest ones, and one by its id."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import fastavro
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from broker.config import KafkaSettings
+from broker.errors import BrokerError
+from broker.kafka import PartitionKey, reader, topic_partitions, watermarks
+from broker.publish.records import FRAME_BYTES, alert_start, is_alert, unframe
+from broker.topics import alerts_topic
+
+_BLOCK = 20_000
+"""Offsets of a partition that a search looks through first; then ever more, from the newest to the oldest."""
+_GROWTH = 4
+_SPARE = 1.25
+"""Offsets to read for each alert wanted of a partition: transactions take offsets of their own."""
+_CHUNK = 2000
+_PATIENCE_S = 0.2
+
+Spans = Mapping[PartitionKey, tuple[int, int]]
+"""[start, end) of each partition."""
+
+
+class UnknownAlert(BrokerError):
+    """No such alert was published, or it is no longer kept."""
+
+
+class RecordDecoder:
+    """Our own records by the schemas announced in `control`; of each only the fields that are wanted."""
+
+    def __init__(self, schemas: Mapping[int, str], wanted: Sequence[str]) -> None:
+        self._texts = schemas
+        self._wanted = frozenset(wanted)
+        self._parsed: dict[int, tuple[Any, Any]] = {}
+
+    def record(self, value: bytes) -> dict[str, Any]:
+        """The wanted fields of a framed record.  Raises BrokerError for a schema that was never announced."""
+        identifier = unframe(value)
+        if identifier not in self._parsed:
+            text = self._texts.get(-1 if identifier is None else identifier)
+            if identifier is None or text is None:
+                raise BrokerError(f"an alert topic holds a record of schema {identifier}, never announced")
+            whole = json.loads(text)
+            fields = [item for item in whole["fields"] if item["name"] in self._wanted]
+            part = fastavro.parse_schema({**whole, "fields": fields})
+            self._parsed[identifier] = (fastavro.parse_schema(whole), part)
+        datum = io.BytesIO(memoryview(value)[FRAME_BYTES:])
+        found: Any = fastavro.schemaless_reader(datum, *self._parsed[identifier])
+        return dict(found)
+
+
+def newest_alerts(
+    kafka: KafkaSettings, survey: str, count: int, decoder: RecordDecoder
+) -> list[dict[str, Any]]:
+    """Up to `count` of the newest alerts of a survey, the newest first; each partition gives its share.
+
+    Raises BrokerError.
+    """
+    consumer = _consumer(kafka)
+    try:
+        held = _held(consumer, survey)
+        share = int(_SPARE * count / max(1, len(held))) + 1
+        spans = {key: (max(low, high - share), high) for key, (low, high) in held.items()}
+        alerts = [
+            (message.timestamp()[1], message.offset(), message.value() or b"")
+            for message in _messages(consumer, spans)
+            if is_alert(message.value() or b"")
+        ]
+    finally:
+        consumer.close()
+    newest = sorted(alerts, reverse=True)[:count]
+    return [decoder.record(value) for _, _, value in newest]
+
+
+def find_alert(kafka: KafkaSettings, survey: str, alert: int, decoder: RecordDecoder) -> dict[str, Any]:
+    """A published alert by its diaSourceId, looked for from the newest on.
+
+    Raises UnknownAlert, or BrokerError if Kafka does not answer.
+    """
+    consumer = _consumer(kafka)
+    try:
+        for spans in _backwards(_held(consumer, survey)):
+            for message in _messages(consumer, spans):
+                value = message.value() or b""
+                if value.startswith(alert_start(alert), FRAME_BYTES):
+                    return decoder.record(value)
+    finally:
+        consumer.close()
+    raise UnknownAlert(
+        f"no alert {alert} in {alerts_topic(survey)}; is it of another survey, or is its retention over?"
+    )
+
+
+def _consumer(kafka: KafkaSettings) -> Consumer:
+    return reader(kafka, **{"enable.partition.eof": True, "fetch.wait.max.ms": 50})
+
+
+def _held(consumer: Consumer, survey: str) -> dict[PartitionKey, tuple[int, int]]:
+    """What a survey's topic holds now."""
+    topic = alerts_topic(survey)
+    count = topic_partitions(consumer).get(topic, 0)
+    try:
+        return {(topic, number): watermarks(consumer, topic, number) for number in range(count)}
+    except KafkaException as error:
+        raise BrokerError(f"cannot find the end of {topic}: {error.args[0].str()}") from error
+
+
+def _backwards(held: Spans) -> Iterator[dict[PartitionKey, tuple[int, int]]]:
+    """The offsets of some partitions in blocks, the newest first."""
+    ends, block = {key: high for key, (_, high) in held.items()}, _BLOCK
+    while any(ends[key] > low for key, (low, _) in held.items()):
+        spans = {key: (max(low, ends[key] - block), ends[key]) for key, (low, _) in held.items()}
+        yield spans
+        ends, block = {key: start for key, (start, _) in spans.items()}, block * _GROWTH
+
+
+def _messages(consumer: Consumer, spans: Spans) -> Iterator[Message]:
+    """Every committed record of some spans; an open transaction ends its partition."""
+    ends = {key: end for key, (start, end) in spans.items() if start < end}
+    consumer.assign([TopicPartition(*key, spans[key][0]) for key in ends])
+    left = set(ends)
+    while left:
+        for message in consumer.consume(_CHUNK, _PATIENCE_S):
+            error, key = message.error(), (message.topic(), message.partition())
+            if error is None:
+                if message.offset() < ends[key]:
+                    yield message
+                if message.offset() + 1 >= ends[key]:
+                    left.discard(key)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                left.discard(key)
+            elif not error.retriable():
+                raise BrokerError(f"cannot read {key[0]}: {error.str()}")
