@@ -31,14 +31,7 @@ from broker.filters import store as filter_store
 from broker.heartbeats import wait_for_epoch
 from broker.personal import ForestError, load_forest, load_trees
 from broker.published import RecordDecoder, find_alert, newest_alerts
-from broker.scores.personal import (
-    MIN_KNOWN,
-    PERSONAL_INPUTS,
-    PersonalForest,
-    Trees,
-    pack_forest,
-    pack_trees,
-)
+from broker.scores.personal import PERSONAL_INPUTS, PersonalForest, Trees, pack_forest, pack_trees
 from broker.table import ColumnSpec
 
 F64 = npt.NDArray[np.float64]
@@ -276,12 +269,10 @@ def _grown(recent: _Recent, seed: int) -> Trees:
 
     if len(recent.alerts) < 2:
         raise FeedbackError("fewer than two alerts were published: there is nothing to compare with yet")
-    every = recent.columns(PERSONAL_INPUTS)
-    known = np.isfinite(every).mean(axis=0) >= MIN_KNOWN
-    inputs = [name for name, keep in zip(PERSONAL_INPUTS, known, strict=True) if keep]
-    if not inputs:
-        raise FeedbackError("no feature of the recent alerts is known; wait until objects have some history")
-    return grow(every[:, known], inputs, seed)
+    try:
+        return grow(recent.columns(PERSONAL_INPUTS), PERSONAL_INPUTS, seed)
+    except ValueError as error:
+        raise FeedbackError(f"{error}; wait until objects have some history") from None
 
 
 def _forest(

@@ -171,6 +171,24 @@ def hot_path(
     print(f"  features    {curves.cheap:10,.1f}  (but for the expensive ones)")
 
 
+@bench.command("personal")
+def personal(
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 15,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """CPU time an alert of filters on personal forests, by the number of people who have one."""
+    from broker.bench_personal import BATCH, measure  # noqa: PLC0415
+
+    result = measure(repeats)
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    print(f"CPU us an alert on one core, batches of {BATCH}, median of {repeats} repeats")
+    for owners, cost in result.owners.items():
+        print(f"  {owners:4} people {cost:8.2f}")
+    print(f"  coniferest, one forest {result.coniferest:8.2f}")
+
+
 @bench.command("start")
 def start(
     cold: Annotated[bool, typer.Option("--cold", help="With nothing compiled: minutes a start.")] = False,

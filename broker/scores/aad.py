@@ -16,7 +16,7 @@ from coniferest.aadforest import AADEvaluator, AADForest
 from coniferest.coniferest import Tree
 from coniferest.label import Label
 
-from broker.scores.personal import F64, PersonalForest, Trees
+from broker.scores.personal import F64, MIN_KNOWN, PersonalForest, Trees
 
 TREES = 100
 SUBSAMPLE = 256
@@ -31,19 +31,24 @@ was ever given: with both, what divides them is fitted."""
 QUANTILES = 1001
 
 
-def grow(reference: F64, inputs: Sequence[str], seed: int) -> Trees:
-    """Trees of a survey's recent alerts.
+def grow(recent: F64, names: Sequence[str], seed: int) -> Trees:
+    """Trees of a survey's recent alerts, on those features that enough of them know.
 
-    reference : (n, c) features, NaN where unknown, n >= 2;  inputs : (c,) their names
+    recent : (n, c) features, NaN where unknown, n >= 2;  names : (c,) of the features
+    Raises ValueError if no feature is known.
     """
-    known = [column[np.isfinite(column)] for column in reference.T]
-    medians = np.array([np.median(it) if len(it) else 0.0 for it in known], dtype=np.float32)
+    share = np.isfinite(recent).mean(axis=0)
+    kept = np.flatnonzero((share >= MIN_KNOWN) & (share > 0.0))
+    if not len(kept):
+        raise ValueError("no feature of the recent alerts is known")
+    reference = recent[:, kept]
+    medians = np.nanmedian(np.where(np.isfinite(reference), reference, np.nan), axis=0).astype(np.float32)
     columns = np.where(np.isfinite(reference), reference, medians).astype(np.float32)
     subsample = min(SUBSAMPLE, len(columns))
     model = AADForest(n_trees=TREES, n_subsamples=subsample, n_jobs=1, random_seed=seed).fit(columns)
     trees = list(model.core_forest)
     return Trees(
-        tuple(inputs),
+        tuple(names[index] for index in kept.tolist()),
         medians,
         left=np.concatenate([tree.left for tree in trees]).astype(np.int32),
         feature=np.concatenate([tree.feature for tree in trees]).astype(np.int32),

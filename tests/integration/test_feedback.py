@@ -32,7 +32,7 @@ from broker.scores.catalog import SCORE_SPECS
 from broker.simulate import simulate_ztf
 
 TOPIC = "ztf_replay"
-ALERTS = 500
+ALERTS = 300
 LIMIT = 0.9
 COLUMNS = filter_columns(FEATURE_SPECS, SCORE_SPECS)
 
@@ -137,12 +137,12 @@ def test_marks_change_what_a_person_gets_without_a_restart(stage: Stage) -> None
         )
         stage.shell("filters", "add", "alice.anomalies", "--where", f"personal_anomaly('alice') > {LIMIT}")
         stage.feed(1)
-        for item in before[1:5]:
+        for item in before[1:3]:
             told = stage.mark(item["alert"], "boring")
-        for item in before[5:]:
+        for item in before[3:6]:
             told = stage.mark(item["alert"], "interesting")
         print(f"mark to live in a process that runs: {told.seconds:.2f} s, of it fit {told.fit_s:.2f} s")
-        assert (told.reached, told.live, told.filter, told.forest.revision) == (1, 1, None, 10)
+        assert (told.reached, told.live, told.filter, told.forest.revision) == (1, 1, None, 6)
         stage.feed(2)
     assert json.loads(stage.shell("ledger", "--json"))["balanced"]
     one, other = stage.hits(1), stage.hits(2)
@@ -154,7 +154,7 @@ def test_marks_change_what_a_person_gets_without_a_restart(stage: Stage) -> None
         for item in feedback_store.describe(control_state(stage.bootstrap), "alice")["marks"]
     }
     assert {item["verdict"] for item in marked.values()} == {"interesting", "boring"}
-    assert len(marked) == 10
+    assert len(marked) == 6
 
 
 def test_an_alerts_epoch_says_which_forest_judged_it(stage: Stage) -> None:
@@ -180,10 +180,7 @@ def test_an_alerts_epoch_says_which_forest_judged_it(stage: Stage) -> None:
 def test_a_mark_is_taken_back_listed_and_found_again(stage: Stage) -> None:
     with serving(stage.settings) as url, httpx.Client(base_url=url, timeout=60) as client:
         wait_until(
-            lambda: (
-                client.get("/ready").status_code in {200, 503}
-                and client.get("/api/v1/filters").status_code == 200
-            ),
+            lambda: client.get("/api/v1/filters").status_code == 200,
             "the API is ready",
         )
         found = client.get("/api/v1/feedback/alice/ztf/suggestions", params={"count": 3}).json()
@@ -207,7 +204,7 @@ def test_a_mark_is_taken_back_listed_and_found_again(stage: Stage) -> None:
         wrong = {"name": "x", "where": "personal_anomaly('carol') > 0.9"}
         refused = client.post("/api/v1/filters", json=wrong)
         assert (refused.status_code, refused.json()["position"]) == (422, 17)
-    assert "bob" in stage.shell("feedback", "list", "--owner", "bob")
+    assert "forests" in stage.shell("feedback", "list", "--owner", "bob")
     with pytest.raises(UnknownMark):
         feedback_store.remove(stage.settings, "bob", "ztf", 5, by="test", columns=COLUMNS)
     text = stage.shell("filters", "add", "x", "--where", "personal_anomaly('alicia') > 0.9", expect=2)
@@ -230,13 +227,13 @@ def test_published_alerts_are_read_back(stage: Stage) -> None:
 
 def test_a_forest_that_cannot_be_used_is_passed_over(stage: Stage) -> None:
     state = control_state(stage.bootstrap)
-    good = state.forests["alice", "ztf"][10]
-    bad = replace(good, revision=11, archive=b"of another kind")
+    good = state.forests["alice", "ztf"][6]
+    bad = replace(good, revision=7, archive=b"of another kind")
     writer = ControlWriter(stage.settings.kafka)
     writer.write(*control.forest_record(bad))
-    writer.write(b"forest/alice/ztf/12", b'{"owner": "alice"}')
+    writer.write(b"forest/alice/ztf/8", b'{"owner": "alice"}')
     with stage.running():
         stage.feed(3)
     assert stage.hits(3) == stage.hits(2)
-    assert "forest alice/ztf/11 is passed over" in (stage.shell.folder / "run.log").read_text()
+    assert "forest alice/ztf/7 is passed over" in (stage.shell.folder / "run.log").read_text()
     assert StoredForest.from_json(bad.to_json()) == bad
