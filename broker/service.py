@@ -204,10 +204,14 @@ class Worker:
         for label, why in forests.refused.items():
             if before.refused.get(label) != why:
                 log.error("forest %s is passed over: %s", label, why)
+                self._tell(label.partition("/")[0], label, "forest_refused", why)
 
     def _tell_refused(self, name: BundleName, why: str) -> None:
+        self._tell("broker", str(name), "model_refused", why)
+
+    def _tell(self, owner: str, subject: str, kind: str, why: str) -> None:
         try:
-            self._notice_of_broker(str(name), "model_refused", f"{self.slot.id} cannot load it: {why}")
+            self._notice(owner, subject, kind, f"{self.slot.id} cannot load it: {why}")
         except BrokerError as error:  # a notice is not worth a worker
             log.warning("no notice of it: %s", error)
 

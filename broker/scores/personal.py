@@ -31,12 +31,11 @@ PERSONAL_INPUTS = (
     "rise_rate_g", "rise_rate_r", "rise_rate_i", "rise_rate_z", "fade_rate_g", "fade_rate_r", "slope_g",
     "slope_r", "slope", "last_to_peak_g", "last_to_peak_r", "last_to_peak", "amplitude_g", "amplitude_r",
     "amplitude", "skew_g", "skew_r", "excess_variance_g", "excess_variance_r", "von_neumann_g",
-    "von_neumann_r", "stetson_k_g", "stetson_k_r", "stetson_j", "reduced_chi2", "color_gr", "color_gr_first",
-    "color_gr_rate", "slope_gr", "frac_negative", "peak_mag_g", "peak_mag_r", "peak_mag_i", "peak_mag_z",
-    "total_amplitude", "total_excess_variance",
+    "von_neumann_r", "stetson_k_g", "stetson_k_r", "color_gr", "color_gr_first", "color_gr_rate",
+    "frac_negative", "peak_mag_g", "peak_mag_r", "peak_mag_i", "peak_mag_z",
 )  # fmt: skip
 """Features that a survey's trees may ask for: computed anew for every alert, and no times, which would call
-strange whatever has been known for longer than a packet's history."""
+strange whatever has been known for longer than a packet holds. More of them only dilute what marks say."""
 MIN_KNOWN = 0.05
 """Share of a survey's recent alerts that must know an input: a band that is never used says nothing."""
 _LARGEST = 1e38

@@ -235,5 +235,7 @@ def test_a_forest_that_cannot_be_used_is_passed_over(stage: Stage) -> None:
     with stage.running():
         stage.feed(3)
     assert stage.hits(3) == stage.hits(2)
+    notices = [item for item in decoded(stage.bootstrap, "notices") if item["owner"] == "alice"]
+    assert [(item["kind"], item["subject"]) for item in notices] == [("forest_refused", "alice/ztf/7")]
     assert "forest alice/ztf/7 is passed over" in (stage.shell.folder / "run.log").read_text()
     assert StoredForest.from_json(bad.to_json()) == bad
