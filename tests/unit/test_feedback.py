@@ -202,9 +202,7 @@ def test_where_there_is_no_forest_it_is_null() -> None:
 
 
 def test_a_name_is_looked_for_when_a_filter_is_added_only() -> None:
-    compiled = compile_filter(
-        "mag < 3 and personal_anomaly('alise') > 0.5", SPECS | {"mag": ColumnSpec("mag", "", "")}
-    )
+    compiled = compile_filter("slope_g < 3 and personal_anomaly('alise') > 0.5", SPECS)
     (place,) = names_in(compiled)
     assert (place.state, place.name, place.position) == (FOREST, "alise", 33)
     with pytest.raises(FilterError, match=r"no forest is named 'alise' at 33; did you mean 'alice'\?"):
