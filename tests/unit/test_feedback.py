@@ -20,7 +20,7 @@ from broker.filters.live import compile_set
 from broker.filters.store import Filter
 from broker.personal import ForestSet, forest_set
 from broker.scores.aad import grow, personal_forest
-from broker.scores.personal import PersonalForest, pack_forest, pack_trees
+from broker.scores.personal import PersonalForest, Trees, pack_forest, pack_trees
 from broker.table import Column, ColumnSpec, Table
 
 INPUTS = ("slope_g", "slope_r", "amplitude")
@@ -210,3 +210,24 @@ def test_a_name_is_looked_for_when_a_filter_is_added_only() -> None:
     with pytest.raises(FilterError, match="broker feedback add"):
         require_names(compiled, {})
     require_names(compiled, {FOREST: {"alise"}})
+
+
+def test_the_trees_are_walked_once_however_many_people_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = ("alice", "bob", "carol")
+    records = [control.trees_record(stored_trees())]
+    records += [control.forest_record(stored_forest(name, k + 1)) for k, name in enumerate(people)]
+    named = forest_set(ForestSet(), fold(*records)).named
+    rules = [bind(compile_filter(f"personal_anomaly('{name}') > 0.8", SPECS), named) for name in people]
+    walked: list[int] = []
+    walk = Trees.leaves
+
+    def counted(self: Trees, columns: Any) -> Any:
+        walked.append(len(columns))
+        return walk(self, columns)
+
+    monkeypatch.setattr(Trees, "leaves", counted)
+    found = evaluate(rules, table())
+    assert (walked, found.failures) == ([300], {})
+    assert len({mask.tobytes() for mask in found.masks}) == 3
+    evaluate(rules, table())
+    assert walked == [300, 300]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -217,3 +219,18 @@ def test_arrays_that_swell_or_are_objects_are_refused(trees: Trees) -> None:
         unpack_trees(pack_trees(swollen))
     with pytest.raises(ValueError, match="at most"):
         unpack_trees(bytes(MAX_BYTES + 1))
+
+
+def test_an_array_that_lies_about_its_length_is_refused(trees: Trees) -> None:
+    lying = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(pack_trees(trees))) as honest, zipfile.ZipFile(lying, "w") as parts:
+        for name in honest.namelist():
+            content = honest.read(name)
+            if name == "value.npy":
+                start = np.lib.format.header_data_from_array_1_0(trees.value) | {"shape": (10**13,)}
+                header = io.BytesIO()
+                np.lib.format.write_array_header_1_0(header, start)
+                content = header.getvalue() + trees.value.tobytes()
+            parts.writestr(name, content)
+    with pytest.raises((ValueError, MemoryError)):
+        unpack_trees(lying.getvalue())
