@@ -51,6 +51,9 @@ MODEL_REFUSED = Gauge(
     ["id", "version"],
     multiprocess_mode="livesum",
 )
+DRIFT_MISSED = Counter(
+    "broker_drift_missed", "Batches and writes that are missing from the counts that drift is judged by"
+)
 EXPIRED = Counter("broker_expired_records", "Input records that retention dropped before they were read")
 LATE_POINTS = Counter("broker_late_points", "Points merged that are older than the newest their object had")
 RETRACTIONS = Counter("broker_retractions", "Published alerts taken back because the survey withdrew them")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -33,15 +35,56 @@ class _LagCollector:
         yield family
 
 
+@dataclass(frozen=True)
+class DriftGauge:
+    """How far a column of a survey's night is from a reference.
+
+    psi : population stability index, NaN where it is not known;  more_nulls : growth of the share of nulls
+    """
+
+    survey: str
+    column: str
+    reference: str
+    psi: float
+    more_nulls: float
+
+
+class _DriftCollector:
+    """The stream's drift, which only the parent looks up; what is not known is left out."""
+
+    def __init__(self, drift: Callable[[], Sequence[DriftGauge]]) -> None:
+        self._drift = drift
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["survey", "column", "reference"]
+        psi = GaugeMetricFamily(
+            "broker_drift_psi", "Population stability index of the newest night", labels=labels
+        )
+        nulls = GaugeMetricFamily(
+            "broker_drift_nulls", "Growth of the share of nulls in the newest night", labels=labels
+        )
+        for item in self._drift():
+            for family, value in ((psi, item.psi), (nulls, item.more_nulls)):
+                if not math.isnan(value):
+                    family.add_metric([item.survey, item.column, item.reference], value)
+        yield psi
+        yield nulls
+
+
 class MetricsServer:
-    """Serves the sum of the workers' metric files, and the lag."""
+    """Serves the sum of the workers' metric files, the lag and the drift."""
 
     def __init__(
-        self, settings: MetricsSettings, folder: str, lag: Callable[[], Mapping[tuple[str, int], int]]
+        self,
+        settings: MetricsSettings,
+        folder: str,
+        lag: Callable[[], Mapping[tuple[str, int], int]],
+        drift: Callable[[], Sequence[DriftGauge]] = tuple,
     ) -> None:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
         registry.register(_LagCollector(lag))
+        registry.register(_DriftCollector(drift))
         self._folder = folder
         self._registry = registry
         self._server, self._thread = _listen(settings, registry)

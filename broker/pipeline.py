@@ -47,6 +47,7 @@ from broker.message import Message, Packet, Reject
 from broker.models import ModelSet
 from broker.publish import rows
 from broker.publish.packets import Judged, PacketWriter, Withdrawn, dead_letter, retraction_notice
+from broker.scored import MAGNITUDE, Scored
 from broker.scores import personal
 from broker.scores.catalog import OWN_BUNDLES, Scorer, load_scorer
 from broker.surveys import arena
@@ -79,6 +80,8 @@ class Outcome:
     retractions: int = 0
     decoded_by: Counter[str] = field(default_factory=Counter)
     """Messages read by the compiled decoder and by its fallback."""
+    scored: list[Scored] = field(default_factory=list)
+    """The published alerts of each survey with what they were judged by."""
 
 
 class Pipeline:
@@ -130,7 +133,8 @@ class Pipeline:
         with _timed(outcome, "scores"):
             alerts = known.batch
             scorer = self._models.of(alerts.survey)
-            scores = scorer.score(matrix, context_matrix(alerts.packet, alerts.ra, alerts.dec))
+            context = context_matrix(alerts.packet, alerts.ra, alerts.dec)
+            scores = scorer.score(matrix, context)
         with _timed(outcome, "filters"):
             table = build_table(
                 known.batch, (FEATURE_SPECS, matrix), (scorer.specs, scores), known.history_incomplete
@@ -146,6 +150,8 @@ class Pipeline:
         with _timed(outcome, "store"):
             self._keep(known, gated, verdict.masks, filters)
         _count_published(outcome, known, verdict.masks, filters)
+        mag, midpoint = table[MAGNITUDE].values, alerts.midpoint_mjd_tai
+        outcome.scored.append(Scored(alerts.survey, scorer, midpoint, mag, matrix, context, scores))
         names = [f"{item.owner}.{item.name}" for item in filters.filters]
         outcome.failures |= {names[index]: why for index, why in verdict.failures.items()}
 

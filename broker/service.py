@@ -12,25 +12,28 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from broker import control, rebuild
 from broker.astro.times import unix_s_to_mjd_tai
 from broker.config import Settings
 from broker.control_topic import ControlTail, ControlWriter
+from broker.drift.nights import NightCounts
 from broker.errors import BrokerError, HistoryLost, RetryBatch
 from broker.filters.live import FilterSet, compile_set
 from broker.heartbeats import Heartbeat, HeartbeatSender
 from broker.history.redis import RedisStore
 from broker.ingest.kafka import KafkaInput, Polled
 from broker.kafka import admin, cluster_id
+from broker.late_writes import LateWriter
 from broker.message import Packet
 from broker.metrics import (
     ALERTS,
     BATCH_SIZE,
     BATCHES,
     DECODED_BY,
+    DRIFT_MISSED,
     EXPIRED,
     FILTER_FAILURES,
     FILTER_HITS,
@@ -50,6 +53,7 @@ from broker.promotion import BundleName
 from broker.publish.kafka import DeliveryFailed, KafkaOutput
 from broker.publish.packets import encode_record
 from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
+from broker.scored import Scored
 from broker.slots import Slot
 from broker.surveys.registry import schema_source
 from broker.topics import FILTERS, LEDGER, NOTICES
@@ -110,11 +114,14 @@ class Worker:
         self.on_step("state")
         self._input = KafkaInput(self.settings.kafka, self.settings.run, self.slot.id)
         self._waiting = Waiting(self._input, schemas, self._notice_of_broker)
+        self._nights = NightCounts(self.settings.run.group)
+        self._late = LateWriter(self.settings.redis.url, [self._nights.changed], DRIFT_MISSED.inc)
         self._heart = HeartbeatSender(self.settings.redis.url, self.settings.run.group, self._beat)
         try:
             self._loop()
         finally:
             self._heart.stop()
+            self._late.stop()
             self._input.close()
             self._output.close()
             self._tail.close()
@@ -158,6 +165,7 @@ class Worker:
         self._output.transact(packets, self._input.offsets(polled), self._input.metadata())
         outcome.stage_s["transaction"] = time.perf_counter() - start  # type: ignore[assignment]
         self._measure(polled, outcome)
+        self._watch(outcome.scored)
 
     def _again(self, pause_s: float) -> None:
         """Back to the committed offsets, however long the cluster takes to tell them."""
@@ -302,6 +310,15 @@ class Worker:
         POINTS_DROPPED.inc(outcome.points_dropped)
         LATE_POINTS.inc(outcome.late_points)
         RETRACTIONS.inc(outcome.retractions)
+
+    def _watch(self, scored: Sequence[Scored]) -> None:
+        """Count a committed batch for those who look for drift; it is done with, whatever happens here."""
+        try:
+            for part in scored:
+                self._nights.add(part.survey, part.midpoint_mjd_tai, *part.watched())
+        except Exception:
+            DRIFT_MISSED.inc()
+            log.exception("%s: a batch is missing from the counts of drift", self.slot.id)
 
     def _beat(self) -> Heartbeat:
         names = self._models.names()

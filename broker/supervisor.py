@@ -22,12 +22,13 @@ from broker.errors import BrokerError
 from broker.heartbeats import live_workers
 from broker.kafka import admin
 from broker.lag import backlog
-from broker.metrics_server import MetricsServer
+from broker.metrics_server import DriftGauge, MetricsServer
 
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 _LAG_EVERY_S = 1.0
+_DRIFT_EVERY_S = 15.0
 _RESTART_PAUSE_S = 0.5
 _STOP_PATIENCE_S = 30.0
 _QUICK_DEATH_S = 10.0
@@ -57,10 +58,12 @@ class Supervisor:
     on_start: Callable[[MetricsServer], None] = lambda _: None
     on_tick: Callable[[], None] = lambda: None
     lag: dict[tuple[str, int], int] = field(default_factory=dict)
+    drift: list[DriftGauge] = field(default_factory=list)
     restarts: int = 0
     _children: list[_Child] = field(default_factory=list)
     _stop: bool = False
     _lag_at: float = 0.0
+    _drift_at: float = 0.0
     _idle_since: float | None = None
 
     def run(self) -> None:
@@ -73,7 +76,7 @@ class Supervisor:
             lifeline, held = context.Pipe(duplex=False)
             gate, bolt = context.Pipe(duplex=False)
             ends = lifeline, gate
-            server = MetricsServer(self.settings.metrics, folder, lambda: self.lag)
+            server = MetricsServer(self.settings.metrics, folder, lambda: self.lag, lambda: self.drift)
             try:
                 self._children = [self._start(context, ends, 0) for _ in range(self.settings.run.workers)]
                 self._prepare()
@@ -115,6 +118,7 @@ class Supervisor:
                     server.forget(child.process.pid)
                     self._children[number] = self._replace(context, ends, child)
             self._look_at_lag(client)
+            self._look_at_drift(beats)
             if self.until_idle_s is not None and self._idle_long_enough(beats):
                 return
             self.on_tick()
@@ -145,6 +149,18 @@ class Supervisor:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = time.monotonic()
+
+    def _look_at_drift(self, client: Any) -> None:
+        if time.monotonic() - self._drift_at < _DRIFT_EVERY_S:
+            return
+        from broker.drift.look import gauges  # noqa: PLC0415 (heavy: workers start before it is asked for)
+        from broker.drift.nights import every_survey  # noqa: PLC0415
+
+        try:
+            self.drift = gauges(every_survey(client, self.settings.run.group))
+        except (redis.RedisError, OSError) as error:
+            log.info("cannot see the nights' counts: %s", error)
+        self._drift_at = time.monotonic()
 
     def _idle_long_enough(self, beats: Any) -> bool:
         """No backlog for `until_idle_s`, counted from when every worker had joined the group."""
