@@ -30,6 +30,7 @@ VERBS: list[tuple[str, str]] = [
     ("evaluate", "What a bundle says of a folder of light curves, and how good that is"),
     ("explain", "Why a published alert got its probabilities"),
     ("models", "List, promote and roll back the models that score"),
+    ("drift", "How far the stream has moved from before and from the training sample"),
     ("bench", "Measure this machine"),
     ("config", "Effective settings, and where each came from"),
 ]

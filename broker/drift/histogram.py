@@ -113,7 +113,7 @@ def column_psi(now: I64, reference: I64) -> float:
         return np.nan
     part = tenths(reference)
     shares = [
-        smoothed(np.bincount(part, counts[:NULL].astype(np.float64), PARTS)) for counts in (now, reference)
+        smoothed(np.bincount(part, counts[:NULL], PARTS).astype(np.float64)) for counts in (now, reference)
     ]
     return psi(*shares)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,20 @@ def _figure() -> tuple[Any, Any]:
     figure = Figure(figsize=(6, 5), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
+
+
+def draw_drift(path: Path, rows: Sequence[Mapping[str, Any]], high: float) -> None:
+    """Index of each column against the nights before and against the training sample; a line at `high`."""
+    figure, axes = _figure()
+    places = np.arange(len(rows))
+    for shift, key, name in ((-0.2, "psi", "nights before"), (0.2, "psi_training", "training sample")):
+        axes.barh(places + shift, [row[key] or 0.0 for row in rows], 0.4, label=name)
+    axes.axvline(high, color="grey", linestyle=":")
+    axes.set_yticks(places, [row["column"] for row in rows], fontsize=6)
+    axes.invert_yaxis()
+    axes.set_xlabel("population stability index")
+    axes.legend()
+    _save(figure, path)
 
 
 def _save(figure: Any, path: Path) -> None:
