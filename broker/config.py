@@ -77,6 +77,9 @@ class RunSettings:
     batch_max_mib: int = _setting(256, "message bytes a transaction takes at most [MiB]")
     poll_ms: int = _setting(100, "how long a worker waits for more messages before it works on what it has")
     model: str = _setting("", "folder of a model bundle; empty = the one shipped with the package")
+    shadow_share: float = _setting(
+        0.1, "share of the batches, 0 to 1, that a shadow model scores too, once they are committed"
+    )
     gated_share: float = _setting(
         0.1, "share of a batch whose expensive features (period, fits) are computed anew; at least 20 alerts"
     )

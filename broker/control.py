@@ -16,7 +16,7 @@ from typing import Any
 from broker.errors import FeedbackError, FilterError
 from broker.feedback import Mark, StoredForest, StoredTrees
 from broker.filter import Filter
-from broker.promotion import BundleName, Promotion, StoredBundle
+from broker.promotion import BundleName, Promotion, Shadow, StoredBundle
 
 FILTER = "filter"
 SCHEMA = "schema"
@@ -25,6 +25,7 @@ MODEL = "model"
 FEEDBACK = "feedback"
 TREES = "trees"
 FOREST = "forest"
+SHADOW = "shadow"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class ControlState:
     marks : what was said of alerts, by (owner, survey, alert), removed marks included
     trees : trees of each survey, by revision
     forests : forests of each (owner, survey), by revision;  forest_epochs : the offset of each of those
+    shadows : the newest shadow of each group, those that were turned off included
     unreadable : (offset, why) of records that this version of the code could not read
     """
 
@@ -52,6 +54,7 @@ class ControlState:
     trees: Mapping[str, Mapping[int, StoredTrees]] = field(default_factory=dict)
     forests: Mapping[tuple[str, str], Mapping[int, StoredForest]] = field(default_factory=dict)
     forest_epochs: Mapping[str, int] = field(default_factory=dict)
+    shadows: Mapping[str, Shadow] = field(default_factory=dict)
     unreadable: tuple[tuple[int, str], ...] = ()
 
     def latest_filters(self) -> dict[str, Filter]:
@@ -107,6 +110,9 @@ def apply(state: ControlState, offset: int, key: bytes | None, value: bytes | No
             return _with_trees(state, offset, StoredTrees.from_json(content))
         if kind == FOREST:
             return _with_forest(state, offset, StoredForest.from_json(content))
+        if kind == SHADOW:
+            item = Shadow.from_json(content, offset)
+            return replace(state, epoch=offset, shadows={**state.shadows, item.group: item})
         raise ValueError(f"unknown kind {kind!r}")
     except (ValueError, KeyError, TypeError, AttributeError, FilterError, FeedbackError) as error:
         return replace(state, epoch=offset, unreadable=(*state.unreadable, (offset, str(error))))
@@ -166,6 +172,11 @@ def bundle_record(item: StoredBundle) -> tuple[bytes, bytes]:
 def promotion_record(item: Promotion) -> tuple[bytes, bytes]:
     """Key and value of a promotion's control record."""
     return f"{MODEL}/{item.group}/{item.revision}".encode(), json.dumps(item.to_json()).encode()
+
+
+def shadow_record(item: Shadow) -> tuple[bytes, bytes]:
+    """Key and value of a shadow's control record."""
+    return f"{SHADOW}/{item.group}/1".encode(), json.dumps(item.to_json()).encode()
 
 
 def schema_record(schema_id: int, schema: str) -> tuple[bytes, bytes]:

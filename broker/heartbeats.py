@@ -19,7 +19,8 @@ _INTERVAL_S = 1.0
 class Heartbeat:
     """What a worker says of itself.
 
-    models : id:version of the bundle that scores each group of surveys;  at : Redis server time [Unix s]
+    models, shadows : id:version of the bundle that scores each group of surveys, or scores it beside
+    at : Redis server time [Unix s]
     """
 
     slot: str
@@ -28,6 +29,7 @@ class Heartbeat:
     pid: int
     at: float = 0.0
     models: Mapping[str, str] = field(default_factory=dict)
+    shadows: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Heartbeat:

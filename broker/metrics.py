@@ -54,6 +54,18 @@ MODEL_REFUSED = Gauge(
 DRIFT_MISSED = Counter(
     "broker_drift_missed", "Batches and writes that are missing from the counts that drift is judged by"
 )
+_SHADOW_LABELS = ["group", "id", "version"]
+SHADOW_ALERTS = Counter("broker_shadow_alerts", "Alerts scored by a shadow model too", _SHADOW_LABELS)
+SHADOW_DIFFERS = Counter(
+    "broker_shadow_differs", "Those of them whose most probable class is another", _SHADOW_LABELS
+)
+SHADOW_DISTANCE = Counter(
+    "broker_shadow_distance", "Sum of their total variation distances between both models", _SHADOW_LABELS
+)
+SHADOW_ANOMALY = Counter(
+    "broker_shadow_anomaly_difference", "Sum of their absolute differences of the anomaly", _SHADOW_LABELS
+)
+SHADOW_FAILURES = Counter("broker_shadow_failures", "Batches that a shadow could not score", _SHADOW_LABELS)
 EXPIRED = Counter("broker_expired_records", "Input records that retention dropped before they were read")
 LATE_POINTS = Counter("broker_late_points", "Points merged that are older than the newest their object had")
 RETRACTIONS = Counter("broker_retractions", "Published alerts taken back because the survey withdrew them")

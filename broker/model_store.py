@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copytree
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import redis
 
@@ -31,13 +31,16 @@ from broker.control_topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, BundleError
 from broker.heartbeats import Heartbeat, live_workers, wait_for_epoch
 from broker.models import load_checked
-from broker.promotion import ALL, BundleName, Promotion, StoredBundle, promoted, rolled_back
+from broker.promotion import ALL, BundleName, Promotion, Shadow, StoredBundle, promoted, rolled_back
 from broker.scores.archive import pack, unpack
 from broker.scores.bundle import MANIFEST, write_manifest
 from broker.scores.catalog import BUNDLES, OWN_BUNDLES, Scorer
+from broker.shadow import Disagreement, read_disagreements
 
 ACKNOWLEDGE_S = 10.0
 """How long a call waits for the workers, as for a filter."""
+Found = Mapping[str, Mapping[str, Disagreement]]
+"""Disagreements of the shadow of each group, by the live model's id:version."""
 SHIPPED = "shipped"
 """How the time before the first promotion is named."""
 
@@ -66,6 +69,34 @@ class Promoted:
         """As `--json` shows it."""
         return {
             "promotion": promotion_json(self.promotion),
+            "written": self.written,
+            "epoch": self.epoch,
+            "reached": self.reached,
+            "serving": self.serving,
+            "live": self.live,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Shadowed:
+    """What setting a shadow, or turning it off, came to; the fields as in Promoted.
+
+    serving : workers that score by the shadow, or by none if it was turned off
+    """
+
+    shadow: Shadow
+    written: bool
+    epoch: int
+    reached: int
+    serving: int
+    live: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` shows it."""
+        return {
+            "shadow": shadow_json(self.shadow),
             "written": self.written,
             "epoch": self.epoch,
             "reached": self.reached,
@@ -133,6 +164,76 @@ def rollback(
     return _changed(settings, change, timeout_s)
 
 
+def shadow(
+    settings: Settings,
+    what: str,
+    *,
+    group: str = ALL,
+    version: str | None = None,
+    why: str = "",
+    timeout_s: float = ACKNOWLEDGE_S,
+) -> Shadowed:
+    """Let a bundle score a share of a group's alerts beside the live one, publishing nothing of it.
+
+    The arguments are those of `promote`. A group has one shadow: a new one takes the place of the one before,
+    and its disagreements are counted from then on.
+    """
+    _check_group(group)
+    folder = _folder(what)
+    given = None if folder is None else sealed(folder, version)
+    if given is None and version is not None:
+        raise BundleError(f"{what} is stored already; a version can be given to a folder only")
+
+    def change(state: ControlState) -> tuple[list[tuple[bytes, bytes]], Shadow]:
+        stored, records = _stored(state, given) if given else (find(state, what), [])
+        return _new_shadow(state, Shadow(group, stored.name, _now(), _who(), why), records)
+
+    return _shadowed(settings, change, timeout_s)
+
+
+def shadow_off(
+    settings: Settings, *, group: str = ALL, why: str = "", timeout_s: float = ACKNOWLEDGE_S
+) -> Shadowed:
+    """Let nothing score beside a group's live model any more.  Raises UnknownModel where nothing does."""
+    _check_group(group)
+
+    def change(state: ControlState) -> tuple[list[tuple[bytes, bytes]], Shadow]:
+        if group not in live_shadows(state):
+            raise UnknownModel(f"no shadow scores beside the live model of {group!r}")
+        return _new_shadow(state, Shadow(group, None, _now(), _who(), why), [])
+
+    return _shadowed(settings, change, timeout_s)
+
+
+def _new_shadow(
+    state: ControlState, new: Shadow, records: Sequence[tuple[bytes, bytes]]
+) -> tuple[list[tuple[bytes, bytes]], Shadow]:
+    known = state.shadows.get(new.group)
+    if known is not None and known.bundle == new.bundle:
+        return [], known
+    return [*records, control.shadow_record(new)], new
+
+
+def live_shadows(state: ControlState) -> dict[str, Shadow]:
+    """What scores beside the live models, by group."""
+    return {group: item for group, item in sorted(state.shadows.items()) if item.bundle is not None}
+
+
+def disagreements(settings: Settings, state: ControlState) -> Found:
+    """What was found since each shadow was set, by group and live model.  Raises BrokerError."""
+    with redis_client(settings) as client:
+        try:
+            return found_by(client, settings.run.group, state)
+        except redis.RedisError as error:
+            raise BrokerError(f"Redis does not answer: {error}; is it running?") from error
+
+
+def found_by(client: Any, run_group: str, state: ControlState) -> Found:
+    """As `disagreements`, by a client that is there.  Raises redis.RedisError."""
+    shadows = live_shadows(state).items()
+    return {group: read_disagreements(client, run_group, item.epoch) for group, item in shadows}
+
+
 def sealed(folder: Path, version: str | None = None) -> StoredBundle:
     """A folder's bundle as it would be stored, after every check of it.  Raises BundleError."""
     with tempfile.TemporaryDirectory(prefix="broker-bundle-") as place:
@@ -169,8 +270,12 @@ def find(state: ControlState, name: str) -> StoredBundle:
     )
 
 
-def describe(state: ControlState, settings: Settings, workers: Sequence[Heartbeat] = ()) -> dict[str, Any]:
-    """What is live, what is known and what the workers serve, as JSON.
+def describe(
+    state: ControlState, settings: Settings, workers: Sequence[Heartbeat] = (), found: Found | None = None
+) -> dict[str, Any]:
+    """What is live, what scores beside it, what is known and what the workers serve, as JSON.
+
+    found : how far shadows and live models disagree
 
     note : what a reader must know besides, '' if nothing
     """
@@ -179,6 +284,14 @@ def describe(state: ControlState, settings: Settings, workers: Sequence[Heartbea
         note = f"run.model is set to {settings.run.model}: workers started with it ignore promotions"
     return {
         "live": {group: promotion_json(item) for group, item in state.live_promotions().items()},
+        "shadows": {
+            group: {
+                **shadow_json(item),
+                "workers": sum(beat.shadows.get(group) == str(item.bundle) for beat in workers),
+                "against": {live: one.to_json() for live, one in (found or {}).get(group, {}).items()},
+            }
+            for group, item in live_shadows(state).items()
+        },
         "known": [item.summary() for _, item in sorted(state.bundles.items(), key=lambda pair: str(pair[0]))],
         "workers": {beat.slot: dict(beat.models) for beat in workers},
         "note": note,
@@ -200,6 +313,11 @@ def details(state: ControlState, stored: StoredBundle) -> dict[str, Any]:
 def promotion_json(item: Promotion) -> dict[str, Any]:
     """A promotion as people are shown it."""
     return {**item.to_json(), "bundle": SHIPPED if item.bundle is None else str(item.bundle)}
+
+
+def shadow_json(item: Shadow) -> dict[str, Any]:
+    """A shadow as people are shown it."""
+    return {**item.to_json(), "bundle": None if item.bundle is None else str(item.bundle)}
 
 
 def serving(settings: Settings) -> list[Heartbeat]:
@@ -272,6 +390,43 @@ def _changed(
     change: Callable[[ControlState], tuple[Sequence[tuple[bytes, bytes]], Promotion]],
     timeout_s: float,
 ) -> Promoted:
+    done = _write(settings, change, timeout_s)
+    count = sum(beat.epoch >= done.epoch and serves(beat.models, done.item) for beat in done.workers)
+    return Promoted(done.item, done.written, done.epoch, done.reached, count, done.live, done.seconds)
+
+
+def _shadowed(
+    settings: Settings,
+    change: Callable[[ControlState], tuple[Sequence[tuple[bytes, bytes]], Shadow]],
+    timeout_s: float,
+) -> Shadowed:
+    done = _write(settings, change, timeout_s)
+    name = None if done.item.bundle is None else str(done.item.bundle)
+    count = sum(
+        beat.epoch >= done.epoch and beat.shadows.get(done.item.group) == name for beat in done.workers
+    )
+    return Shadowed(done.item, done.written, done.epoch, done.reached, count, done.live, done.seconds)
+
+
+_Item = TypeVar("_Item", Promotion, Shadow)
+
+
+@dataclass(frozen=True)
+class _Written(Generic[_Item]):
+    item: _Item
+    written: bool
+    epoch: int
+    reached: int
+    live: int
+    workers: list[Heartbeat]
+    seconds: float
+
+
+def _write(
+    settings: Settings,
+    change: Callable[[ControlState], tuple[Sequence[tuple[bytes, bytes]], _Item]],
+    timeout_s: float,
+) -> _Written[_Item]:
     """Write what a change comes to in the state as it is now, and wait for the workers."""
     with redis_client(settings) as client:
         with alone(client):
@@ -290,8 +445,7 @@ def _changed(
                 f"it is stored what scores {item.group}, but Redis does not answer ({error}): it is unknown "
                 "which workers have it"
             ) from error
-    count = sum(beat.epoch >= epoch and serves(beat.models, item) for beat in workers)
-    return Promoted(item, bool(records), epoch, reached, count, live, time.monotonic() - start)
+    return _Written(item, bool(records), epoch, reached, live, workers, time.monotonic() - start)
 
 
 def serves(models: Mapping[str, str], item: Promotion) -> bool:

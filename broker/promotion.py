@@ -113,6 +113,36 @@ class Promotion:
         return cls(group, revision, bundle, below, rollback, *texts)
 
 
+@dataclass(frozen=True)
+class Shadow:
+    """From this record on, a bundle scores the alerts of a group beside the live one.
+
+    group : a survey, or ALL;  bundle : None means none;  at, by, why : as in Promotion
+    epoch : offset of the record in `control`, -1 until it is there
+    """
+
+    group: str
+    bundle: BundleName | None
+    at: str
+    by: str
+    why: str
+    epoch: int = -1
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {name: value for name, value in asdict(self).items() if name != "epoch"}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], epoch: int = -1) -> Shadow:
+        """From what to_json gives.  Raises ValueError, KeyError or TypeError."""
+        if not isinstance(record["group"], str) or _NAME.fullmatch(record["group"]) is None:
+            raise ValueError(f"{record['group']!r} is no group of surveys")
+        named = record["bundle"]
+        bundle = None if named is None else BundleName(named["id"], named["version"])
+        at, by, why = (str(record[name]) for name in ("at", "by", "why"))
+        return cls(record["group"], bundle, at, by, why, epoch)
+
+
 def promoted(history: Mapping[int, Promotion], new: Promotion) -> Promotion:
     """A promotion as the next of its group.  history : the group's promotions by revision."""
     newest = max(history, default=0)

@@ -54,6 +54,8 @@ from broker.publish.kafka import DeliveryFailed, KafkaOutput
 from broker.publish.packets import encode_record
 from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
 from broker.scored import Scored
+from broker.scored import Scored
+from broker.shadow import Shadows
 from broker.slots import Slot
 from broker.surveys.registry import schema_source
 from broker.topics import FILTERS, LEDGER, NOTICES
@@ -115,7 +117,10 @@ class Worker:
         self._input = KafkaInput(self.settings.kafka, self.settings.run, self.slot.id)
         self._waiting = Waiting(self._input, schemas, self._notice_of_broker)
         self._nights = NightCounts(self.settings.run.group)
-        self._late = LateWriter(self.settings.redis.url, [self._nights.changed], DRIFT_MISSED.inc)
+        run = self.settings.run
+        self._shadows = Shadows(run.group, run.shadow_share, self._tell_shadow)
+        sources = [self._nights.changed, self._shadows.changed]
+        self._late = LateWriter(self.settings.redis.url, sources, DRIFT_MISSED.inc)
         self._heart = HeartbeatSender(self.settings.redis.url, self.settings.run.group, self._beat)
         try:
             self._loop()
@@ -184,6 +189,8 @@ class Worker:
         if not self.settings.run.model:  # a model given by hand is not promoted away
             self._swap_models(model_set(self._models, state))
         self._swap_forests(forest_set(self._forests, state))
+        by_hand = bool(self.settings.run.model)  # such a model is not promoted away
+        self._swap_models(model_set(self._models, replace(state, promotions={}) if by_hand else state))
         known = dict(self._filters.refused)
         self._filters = compile_set(
             state.epoch,
@@ -206,6 +213,10 @@ class Worker:
             if before.refused.get(name) != why:
                 log.error("model %s is not served: %s", name, why)
                 self._tell_refused(name, why)
+        for name, why in models.refused_shadows.items():
+            if before.refused_shadows.get(name) != why:
+                log.error("model %s does not score beside the live one: %s", name, why)
+                self._tell_shadow(str(name), f"it cannot be loaded as a shadow: {why}")
 
     def _swap_forests(self, forests: ForestSet) -> None:
         before, self._forests = self._forests, forests
@@ -220,6 +231,14 @@ class Worker:
     def _tell(self, owner: str, subject: str, kind: str, why: str) -> None:
         try:
             self._notice(owner, subject, kind, f"{self.slot.id} cannot load it: {why}")
+        self._try_notice(str(name), "model_refused", f"{self.slot.id} cannot load it: {why}")
+
+    def _tell_shadow(self, name: str, why: str) -> None:
+        self._try_notice(name, "shadow_refused", f"{self.slot.id}: {why}")
+
+    def _try_notice(self, subject: str, kind: str, text: str) -> None:
+        try:
+            self._notice_of_broker(subject, kind, text)
         except BrokerError as error:  # a notice is not worth a worker
             log.warning("no notice of it: %s", error)
 
@@ -312,17 +331,22 @@ class Worker:
         RETRACTIONS.inc(outcome.retractions)
 
     def _watch(self, scored: Sequence[Scored]) -> None:
-        """Count a committed batch for those who look for drift; it is done with, whatever happens here."""
+        """Count a committed batch for those who look for drift, and let the shadows score it.
+
+        The batch is done with, whatever happens here.
+        """
         try:
             for part in scored:
+                self._shadows.compare(part, self._models)
                 self._nights.add(part.survey, part.midpoint_mjd_tai, *part.watched())
         except Exception:
             DRIFT_MISSED.inc()
             log.exception("%s: a batch is missing from the counts of drift", self.slot.id)
 
     def _beat(self) -> Heartbeat:
-        names = self._models.names()
-        return Heartbeat(self.slot.id, self._filters.epoch, self._ready, os.getpid(), models=names)
+        models, shadows = self._models.names(), self._models.shadow_names()
+        epoch, ready = self._filters.epoch, self._ready
+        return Heartbeat(self.slot.id, epoch, ready, os.getpid(), models=models, shadows=shadows)
 
 
 def _show_models(before: ModelSet | None, now: ModelSet) -> None:

@@ -12,25 +12,32 @@ from broker.cli.options import JsonOption, KafkaOption, RedisOption, settings_fr
 
 if TYPE_CHECKING:
     from broker.config import Settings
-    from broker.model_store import Promoted
+    from broker.model_store import Promoted, Shadowed
 
 models = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="List, promote and roll back the models that score."
+    no_args_is_help=True,
+    add_completion=False,
+    help="List, promote, roll back and shadow the models that score.",
 )
 
 GroupOption = Annotated[
-    str, typer.Option("--for", metavar="SURVEY", help="A survey, or all that have no promotion of their own.")
+    str,
+    typer.Option(
+        "--for", "--survey", metavar="SURVEY", help="A survey, or all that have no promotion of their own."
+    ),
 ]
 WhyOption = Annotated[str, typer.Option(help="For those who read the list later.")]
 
 
 @models.command("list")
 def list_(as_json: JsonOption = False, kafka: KafkaOption = None, redis: RedisOption = None) -> None:
-    """What is live, what was promoted before, and what each worker serves."""
+    """What is live, what scores beside it and how far it disagrees, and what each worker serves."""
     from broker import model_store  # noqa: PLC0415
 
     settings = _connected(kafka, redis)
-    found = model_store.describe(model_store.read(settings), settings, model_store.serving(settings))
+    state = model_store.read(settings)
+    beside = model_store.disagreements(settings, state)
+    found = model_store.describe(state, settings, model_store.serving(settings), beside)
     if as_json:
         print(json.dumps(found))
         return
@@ -99,6 +106,51 @@ def rollback(
     _report(model_store.rollback(_connected(kafka, redis), group=group, why=why), as_json)
 
 
+@models.command("shadow")
+def shadow(
+    bundle: Annotated[
+        str | None, typer.Argument(help="As for promote; none with --off.", show_default=False)
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Let nothing score beside the live model.")] = False,
+    group: GroupOption = "all",
+    version: Annotated[
+        str | None, typer.Option(help="Store the folder's bundle under this version.", show_default=False)
+    ] = None,
+    why: WhyOption = "",
+    as_json: JsonOption = False,
+    kafka: KafkaOption = None,
+    redis: RedisOption = None,
+) -> None:
+    """Score a share of the alerts by a bundle beside the live one; nothing of it is published.
+
+    `broker models list` tells how far the two disagree; run.shadow_share is the share.
+    """
+    from broker import model_store  # noqa: PLC0415
+
+    if off == (bundle is not None):
+        raise typer.BadParameter("give a bundle, or --off")
+    settings = _connected(kafka, redis)
+    if bundle is None:
+        done = model_store.shadow_off(settings, group=group, why=why)
+    else:
+        done = model_store.shadow(settings, bundle, group=group, version=version, why=why)
+    print(json.dumps(done.to_json()) if as_json else shadow_summary(done))
+    if done.serving < done.live:
+        print(
+            f"warning: {done.live - done.serving} worker(s) do not have it: they did not answer in time, or "
+            "cannot load it (see the notices)",
+            file=sys.stderr,
+        )
+
+
+def shadow_summary(done: Shadowed) -> str:
+    """What setting a shadow came to, in one line."""
+    item = done.shadow
+    what = "no model" if item.bundle is None else str(item.bundle)
+    again = "" if done.written else ", as before"
+    return f"{what} scores {item.group} beside the live one{again}: {done.serving}/{done.live} workers"
+
+
 def summary(done: Promoted) -> str:
     """What a change came to, in one line."""
     from broker.model_store import SHIPPED  # noqa: PLC0415
@@ -137,6 +189,13 @@ def _print_tables(found: dict[str, Any]) -> None:
     for group, item in found["live"].items():
         cells = (group, item["bundle"], item["at"], item["by"], _what(item), item["why"])
         live.add_row(*(Text(cell) for cell in cells))
+    beside = Table(
+        "for", "shadow", "beside", "alerts", "differ", "distance", "anomaly", "failed", title="shadows"
+    )
+    for group, item in found["shadows"].items():
+        for other, one in (item["against"] or {"": {}}).items():
+            figures = [one.get(key) for key in _FIGURES]
+            beside.add_row(*(Text(cell) for cell in (group, item["bundle"], other)), *map(_figure, figures))
     known = Table("bundle", "stored", "by", "bytes", "sha256", title="known")
     for item in found["known"]:
         name, size = f"{item['id']}:{item['version']}", f"{item['bytes']:,}"
@@ -145,8 +204,15 @@ def _print_tables(found: dict[str, Any]) -> None:
     for slot, served in found["workers"].items():
         workers.add_row(Text(slot), Text(", ".join(f"{name} for {group}" for group, name in served.items())))
     console = Console()
-    for table in (live, known, workers):
+    for table in (live, *([beside] if found["shadows"] else []), known, workers):
         console.print(table)
+
+
+_FIGURES = ("alerts", "differs", "distance", "anomaly_difference", "failures")
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _what(promotion: dict[str, Any]) -> str:

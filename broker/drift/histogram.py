@@ -41,7 +41,7 @@ PARTS = 10
 """Parts of the reference, alike in size, that shares are compared in."""
 _PSEUDO_COUNT = 0.5
 """Added to every part, so that an empty one has a logarithm (Jeffreys' prior)."""
-LEAST_KNOWN = 100
+LEAST_KNOWN = 250
 """With fewer known values in either sample no index is given."""
 REFERENCE_FILE = "drift.npz"
 """The training sample's histograms, in a bundle."""

@@ -11,10 +11,12 @@ from broker.drift.histogram import Histograms, column_psi, null_share
 from broker.drift.nights import NIGHTS, Tonight
 from broker.metrics_server import DriftGauge
 
-HIGH_PSI = 0.25
+HIGH_PSI = 0.4
 """An index from which on a column has drifted. docs/drift.md says how it was chosen."""
-HIGH_NULLS = 0.2
+HIGH_NULLS = 0.25
 """So much more or less of a column is null: it has drifted."""
+CLOCKS = ("age_days", "days_since_peak", "fit_days_since_peak", "last_limit_age_days")
+"""Beginnings of the names of columns that count days since an event: they change with the calendar."""
 NIGHTS_REFERENCE = "nights"
 """How the metrics name what tonight is compared with."""
 
@@ -54,6 +56,11 @@ def shifts(now: Histograms, reference: Histograms) -> list[Shift]:
         if name in reference
     ]
     return sorted(found, key=lambda item: (math.isnan(item.psi), -item.psi, item.column))
+
+
+def steady(histograms: Histograms) -> Histograms:
+    """The columns that one night and the next should have alike."""
+    return {name: counts for name, counts in histograms.items() if not name.startswith(CLOCKS)}
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ def look(found: Tonight, model: str, training: Histograms) -> Look:
         found.alerts,
         found.alerts_before,
         model,
-        shifts(found.now, found.before),
+        shifts(steady(found.now), found.before),
         shifts(found.now, training),
         shifts(found.before, training),
     )
@@ -146,11 +153,11 @@ def advice(tonight: Shift, training: Shift) -> str:
 
 
 def gauges(found: Iterable[Tonight]) -> list[DriftGauge]:
-    """Every column of every survey's night against the nights before."""
+    """Every steady column of every survey's night against the nights before."""
     return [
         DriftGauge(one.survey, item.column, NIGHTS_REFERENCE, item.psi, item.more_nulls)
         for one in found
-        for item in shifts(one.now, one.before)
+        for item in shifts(steady(one.now), one.before)
     ]
 
 
