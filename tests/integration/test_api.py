@@ -198,6 +198,8 @@ def test_the_verb_serves_until_it_is_told_to_stop(own: Settings) -> None:
 
 
 def test_models_are_listed_and_an_unknown_one_is_not_found(url: str) -> None:
-    assert httpx.get(f"{url}/api/v1/models").json().keys() == {"live", "known", "workers", "note"}
+    assert httpx.get(f"{url}/api/v1/models").json().keys() == {
+        "live", "shadows", "known", "workers", "note",
+    }  # fmt: skip
     answer = httpx.get(f"{url}/api/v1/models/no/such")
     assert (answer.status_code, "no:such" in answer.json()["error"]) == (404, True)

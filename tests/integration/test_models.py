@@ -19,7 +19,9 @@ from made_bundle import made_bundle
 
 from broker import control, model_store
 from broker.config import load
+from broker.control_lock import redis_client
 from broker.control_topic import ControlWriter
+from broker.drift.nights import alert_count, nights_of, read_night
 from broker.embedded import Addresses, owned
 from broker.errors import BundleError
 from broker.kafka import admin, committed_offsets
@@ -41,6 +43,7 @@ class Stage:
         flags = {"kafka.bootstrap_servers": self.bootstrap, "redis.url": addresses.redis_url}
         self.settings = load(flags, env={})
         small = {"BROKER_RUN_BATCH_MIN": "10", "BROKER_RUN_BATCH_MAX": "20", "BROKER_RUN_POLL_MS": "20"}
+        small["BROKER_RUN_SHADOW_SHARE"] = "1"
         self.shell = Shell(addresses, folder, small)
         self.sky = simulate_ztf(100_000, seed=5)
         self.bundles = {v: made_bundle(folder / f"made{v}", v, known) for v, known in FAMILIES.items()}
@@ -207,6 +210,52 @@ def test_a_new_worker_serves_what_is_promoted(stage: Stage) -> None:
             text = page.read().decode()
         assert 'broker_model_info{group="all",id="made",version="1"} 2.0' in text
     assert check(stage) == {"1", "2"}
+
+
+def test_a_shadow_scores_beside_without_a_restart_and_publishes_nothing(stage: Stage) -> None:
+    def compared(name: str) -> dict[str, Any]:
+        """What 60 alerts come to that are scored by both."""
+        before = stage.models("list")["shadows"][ALL]
+        assert (before["bundle"], before["workers"], before["against"]) == (name, 2, {})
+        stage.feed(60)
+        wait_until(stage.drained, "all is processed")
+
+        def found() -> dict[str, Any]:
+            return stage.models("list")["shadows"][ALL]["against"].get("made:1", {"alerts": 0})
+
+        wait_until(lambda: found()["alerts"] == 60, "all are compared")
+        return found()
+
+    with stage.running() as address:
+        itself = stage.models("shadow", "made:1")
+        assert (itself["written"], itself["serving"], itself["live"]) == (True, 2, 2)
+        same = compared("made:1")
+        assert (same["differs"], same["distance"], same["anomaly_difference"]) == (0.0, 0.0, 0.0)
+        other = model_store.shadow(stage.settings, str(stage.bundles["3"]))
+        assert (other.serving, other.live, str(other.shadow.bundle)) == (2, 2, "made:3")
+        assert not model_store.shadow(stage.settings, "made:3").written
+        apart = compared("made:3")
+        assert apart["differs"] > 0.0
+        assert 0.0 < apart["distance"] <= 1.0
+        assert "made:3" in stage.shell("models", "list")
+        with urllib.request.urlopen(address) as page:
+            assert (
+                'broker_shadow_alerts_total{group="all",id="made",version="3"} 60.0' in page.read().decode()
+            )
+        assert stage.models("shadow", "--off")["serving"] == 2
+    with pytest.raises(model_store.UnknownModel, match="no shadow"):
+        model_store.shadow_off(stage.settings)
+    stage.shell("models", "shadow", expect=2)
+    assert stage.models("list")["shadows"] == {}
+    assert {item["provenance"]["modelVersion"] for item in stage.alerts()[-120:]} == {"1"}
+    assert check(stage) == {"1", "2"}
+
+
+def test_every_committed_alert_is_counted_for_its_night(stage: Stage) -> None:
+    with redis_client(stage.settings) as client:
+        nights = nights_of(client, stage.settings.run.group)
+        whole = [read_night(client, stage.settings.run.group, "ztf", night) for night in nights["ztf"]]
+    assert sum(alert_count(night) for night in whole) == stage.sent
 
 
 def test_a_bundle_that_workers_cannot_load_is_passed_over_and_told(stage: Stage) -> None:
