@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from broker import __version__
-from broker.api import drift, feedback, filters, health, models, registry
+from broker.api import drift, explanation, feedback, filters, health, models, registry
 from broker.api.context import Context
 from broker.api.follower import ControlFollower
 from broker.api.guard import Guard
@@ -24,6 +24,7 @@ from broker.scores.catalog import SCORE_SPECS
 
 ROUTERS = [health.router, filters.router, feedback.router, models.router, registry.router]
 ROUTERS = [health.router, filters.router, models.router, drift.router, registry.router]
+ROUTERS = [health.router, filters.router, models.router, drift.router, explanation.router, registry.router]
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -13,11 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from harness import Shell, control_state, decoded, read_all, send, wait_until
 from made_bundle import made_bundle
 
 from broker import control, model_store
+from broker.api import serving
 from broker.config import load
 from broker.control_lock import redis_client
 from broker.control_topic import ControlWriter
@@ -27,6 +29,7 @@ from broker.errors import BundleError
 from broker.kafka import admin, committed_offsets
 from broker.ledger import ledger_records
 from broker.promotion import ALL, BundleName, Promotion, StoredBundle, promoted
+from broker.shadow import Disagreement
 from broker.simulate import simulate_ztf
 
 TOPIC = "ztf_replay"
@@ -130,6 +133,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield made
 
 
+def model_of(alert: dict[str, Any]) -> tuple[str, str]:
+    """Id and version of the model that scored an alert."""
+    return alert["provenance"]["modelId"], alert["provenance"]["modelVersion"]
+
+
 def known_families(alert: dict[str, Any]) -> set[str]:
     """The families that an alert's scores are about."""
     prefix = "prob_family_"
@@ -215,16 +223,16 @@ def test_a_new_worker_serves_what_is_promoted(stage: Stage) -> None:
 def test_a_shadow_scores_beside_without_a_restart_and_publishes_nothing(stage: Stage) -> None:
     def compared(name: str) -> dict[str, Any]:
         """What 60 alerts come to that are scored by both."""
-        before = stage.models("list")["shadows"][ALL]
-        assert (before["bundle"], before["workers"], before["against"]) == (name, 2, {})
+        state = control_state(stage.bootstrap)
+        assert str(state.shadows[ALL].bundle) == name
+        assert model_store.disagreements(stage.settings, state) == {ALL: {}}
         stage.feed(60)
-        wait_until(stage.drained, "all is processed")
 
-        def found() -> dict[str, Any]:
-            return stage.models("list")["shadows"][ALL]["against"].get("made:1", {"alerts": 0})
+        def found() -> Disagreement:
+            return model_store.disagreements(stage.settings, state)[ALL].get("made:1", Disagreement())
 
-        wait_until(lambda: found()["alerts"] == 60, "all are compared")
-        return found()
+        wait_until(lambda: found().alerts == 60, "all are compared")
+        return found().to_json()
 
     with stage.running() as address:
         itself = stage.models("shadow", "made:1")
@@ -237,6 +245,8 @@ def test_a_shadow_scores_beside_without_a_restart_and_publishes_nothing(stage: S
         apart = compared("made:3")
         assert apart["differs"] > 0.0
         assert 0.0 < apart["distance"] <= 1.0
+        shown = stage.models("list")["shadows"][ALL]
+        assert (shown["bundle"], shown["workers"], shown["against"]) == ("made:3", 2, {"made:1": apart})
         assert "made:3" in stage.shell("models", "list")
         with urllib.request.urlopen(address) as page:
             assert (
@@ -246,7 +256,7 @@ def test_a_shadow_scores_beside_without_a_restart_and_publishes_nothing(stage: S
     with pytest.raises(model_store.UnknownModel, match="no shadow"):
         model_store.shadow_off(stage.settings)
     stage.shell("models", "shadow", expect=2)
-    assert stage.models("list")["shadows"] == {}
+    assert model_store.live_shadows(control_state(stage.bootstrap)) == {}
     assert {item["provenance"]["modelVersion"] for item in stage.alerts()[-120:]} == {"1"}
     assert check(stage) == {"1", "2"}
 
@@ -256,6 +266,34 @@ def test_every_committed_alert_is_counted_for_its_night(stage: Stage) -> None:
         nights = nights_of(client, stage.settings.run.group)
         whole = [read_night(client, stage.settings.run.group, "ztf", night) for night in nights["ztf"]]
     assert sum(alert_count(night) for night in whole) == stage.sent
+
+
+def test_an_alert_is_explained_by_the_model_that_scored_it(stage: Stage) -> None:
+    chosen = {model_of(alert): alert for alert in stage.alerts()}
+    assert chosen.keys() == {("ztf", "2"), ("made", "1"), ("made", "2")}
+    with serving(stage.settings) as url:
+        for (name, version), alert in chosen.items():
+            number = alert["diaSourceId"]
+            answer = httpx.get(f"{url}/api/v1/alerts/ztf/{number}/explanation?top=1")
+            assert answer.status_code == 200
+            told = answer.json()
+            assert told["model"] == {"id": name, "version": version}
+            assert told["diaSourceId"] == str(number)
+            (family,) = (one for one in told["stages"] if one["stage"] == "family")
+            published = alert["scores"][f"prob_family_{family['answer']}"]
+            assert family["probability"] == pytest.approx(published, abs=1e-5)
+            assert len(family["shares"]) == 1
+            method = "tree contributions" if name == "made" else "one input at a time"  # shipped: a forest
+            assert family["method"] == method
+            line = json.loads(json.dumps(alert, default=str))
+            assert httpx.post(f"{url}/api/v1/explanation?top=1", json=line).json() == told
+        assert json.loads(stage.shell("explain", str(number), "--top", "1", "--json")) == told
+        line["provenance"] |= {"modelVersion": "gone"}
+        gone = httpx.post(f"{url}/api/v1/explanation", json=line)
+        assert (gone.status_code, "neither shipped" in gone.json()["error"]) == (404, True)
+        assert httpx.get(f"{url}/api/v1/alerts/ztf/1/explanation").status_code == 404
+        assert httpx.get(f"{url}/api/v1/alerts/none/{number}/explanation").status_code == 404
+        assert httpx.post(f"{url}/api/v1/explanation", json={"survey": "ztf"}).status_code == 422
 
 
 def test_a_bundle_that_workers_cannot_load_is_passed_over_and_told(stage: Stage) -> None:
