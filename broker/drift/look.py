@@ -14,7 +14,10 @@ from broker.metrics_server import DriftGauge
 HIGH_PSI = 0.4
 """An index from which on a column has drifted. docs/drift.md says how it was chosen."""
 HIGH_NULLS = 0.25
-"""So much more or less of a column is null: it has drifted."""
+"""So much more of a column is null: it is being lost.
+
+Less is no fault: in a new pipeline's first weeks the expensive features come to be known of more and more.
+"""
 CLOCKS = ("age_days", "days_since_peak", "fit_days_since_peak", "last_limit_age_days")
 """Beginnings of the names of columns that count days since an event: they change with the calendar."""
 NIGHTS_REFERENCE = "nights"
@@ -40,9 +43,14 @@ class Shift:
         return self.nulls - self.reference_nulls
 
     @property
+    def lost(self) -> bool:
+        """Whether the column is null much more often."""
+        return self.more_nulls > HIGH_NULLS
+
+    @property
     def high(self) -> bool:
         """Whether the column has drifted."""
-        return self.psi > HIGH_PSI or abs(self.more_nulls) > HIGH_NULLS
+        return self.lost or self.psi > HIGH_PSI
 
 
 _UNKNOWN = Shift("", math.nan, math.nan, math.nan)
@@ -119,8 +127,10 @@ def rows(one: Look) -> list[dict[str, Any]]:
     return sorted(whole, key=_order)
 
 
-def _order(row: dict[str, Any]) -> tuple[bool, bool, float]:
-    return not row["high"], not row["high_training"], -max(row["psi"] or 0.0, row["psi_training"] or 0.0)
+def _order(row: dict[str, Any]) -> tuple[bool, bool, bool, float]:
+    """What drifted first, and of that what is being lost: it may have no index at all."""
+    index = max(row["psi"] or 0.0, row["psi_training"] or 0.0)
+    return not row["high"], not row["lost"], not row["high_training"], -index
 
 
 def _row(name: str, tonight: Shift, training: Shift, week: Shift) -> dict[str, Any]:
@@ -134,6 +144,7 @@ def _row(name: str, tonight: Shift, training: Shift, week: Shift) -> dict[str, A
         "nulls_before": _number(tonight.reference_nulls),
         "nulls_training": _number(training.reference_nulls),
         "high": tonight.high,
+        "lost": tonight.lost,
         "high_training": training.high,
         "advice": advice(tonight, training),
     }
@@ -141,10 +152,8 @@ def _row(name: str, tonight: Shift, training: Shift, week: Shift) -> dict[str, A
 
 def advice(tonight: Shift, training: Shift) -> str:
     """What to do about a column, '' if nothing."""
-    if tonight.more_nulls > HIGH_NULLS:
+    if tonight.lost:
         return "missing more often than before: is a band, a packet field or a catalogue lost?"
-    if tonight.more_nulls < -HIGH_NULLS:
-        return "known more often than before: does the survey fill it now, or is a band back?"
     if tonight.high:
         return "look at tonight's values: weather and fields, or a change of the survey's processing?"
     if training.high:

@@ -14,8 +14,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from broker import metrics
 from broker.config import load
+from broker.drift.look import HIGH_NULLS, HIGH_PSI, NIGHTS_REFERENCE
 from broker.message import REASONS
-from broker.metrics_server import _LagCollector
+from broker.metrics_server import DriftGauge, _DriftCollector, _LagCollector
 
 FROM_PROMETHEUS = {"up": {"job", "instance"}}
 """Series that Prometheus makes itself, and their labels."""
@@ -29,9 +30,10 @@ VALUES = {
     "reason": set(REASONS),
     "job": {"pipeline", "api"},
     "how": {"compiled", "fallback"},
+    "reference": {NIGHTS_REFERENCE},
 }
 WORDS = {
-    *("sum", "max", "rate", "increase", "deriv", "absent", "histogram_quantile", "topk"),
+    *("sum", "max", "rate", "increase", "deriv", "absent", "histogram_quantile", "topk", "count"),
     *("by", "and", "or", "unless"),
 }
 """Functions and operators of PromQL in use here."""
@@ -49,7 +51,8 @@ def exposed() -> dict[str, set[str]]:
         elif isinstance(metric, Histogram):
             series |= {f"{metric._name}_{part}": labels for part in ("sum", "count")}
             series[metric._name + "_bucket"] = labels | {"le"}
-    for family in _LagCollector(lambda: {("topic", 0): 1}).collect():
+    drift = _DriftCollector(lambda: [DriftGauge("ztf", "mag", "nights", 0.5, 0.1)])
+    for family in [*_LagCollector(lambda: {("topic", 0): 1}).collect(), *drift.collect()]:
         series[family.name] = set(family.samples[0].labels)
     return series
 
@@ -121,6 +124,18 @@ def test_every_metric_is_on_the_dashboard(root: Path) -> None:
     }
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed()} <= families
+
+
+def test_what_is_not_known_of_drift_is_left_out() -> None:
+    gauges = [DriftGauge("ztf", "mag", "nights", float("nan"), 0.1)]
+    psi, nulls = _DriftCollector(lambda: gauges).collect()
+    assert (psi.samples, [item.value for item in nulls.samples]) == ([], [0.1])
+
+
+def test_the_alerts_of_drift_have_the_thresholds_of_the_command_line(root: Path) -> None:
+    rules = {rule["alert"]: rule["expr"] for rule in alert_rules(root)}
+    assert f"> {HIGH_PSI:g}) > 0" in rules["BrokerStreamDrifted"]
+    assert f"> {HIGH_NULLS:g}) > 0" in rules["BrokerColumnsLost"]
 
 
 def test_the_lag_is_never_summed_over_pipelines(root: Path) -> None:
