@@ -13,7 +13,7 @@ from broker.metrics_server import DriftGauge
 
 HIGH_PSI = 0.4
 """An index from which on a column has drifted. docs/drift.md says how it was chosen."""
-HIGH_NULLS = 0.25
+HIGH_NULLS = 0.2
 """So much more of a column is null: it is being lost.
 
 Less is no fault: in a new pipeline's first weeks the expensive features come to be known of more and more.

@@ -50,12 +50,14 @@ class _Table:
     counts: I64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     changed: bool = False
 
-    def add(self, places: I64) -> None:
-        new, times = np.unique(places, return_counts=True)
-        whole, where = np.unique(np.concatenate([self.places, new]), return_inverse=True)
-        counts = np.zeros(len(whole), dtype=np.int64)
-        np.add.at(counts, where, np.concatenate([self.counts, times]))
-        self.places, self.counts, self.changed = whole, counts, True
+    def add(self, rows: npt.NDArray[np.uint16]) -> None:
+        """Count n alerts.  rows : (n, k) bins of the columns."""
+        width = rows.shape[1] * WIDTH
+        places = rows + np.arange(0, width, WIDTH, dtype=np.int64)
+        whole = np.bincount(places.ravel(), minlength=width)
+        whole[self.places] += self.counts
+        self.places = np.flatnonzero(whole)
+        self.counts, self.changed = whole[self.places], True
 
 
 _Which = tuple[str, int, tuple[str, ...]]
@@ -85,8 +87,7 @@ class NightCounts:
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for (survey, night, names), rows in _by_night(waiting).items():
-            table = self._table((survey, night, names))
-            table.add((rows + np.arange(len(names)) * WIDTH).ravel())
+            self._table((survey, night, names)).add(rows)
         fields: dict[tuple[str, str], bytes] = {}
         for (survey, night, names), table in self._tables.items():
             if table.changed:
