@@ -54,7 +54,6 @@ from broker.publish.kafka import DeliveryFailed, KafkaOutput
 from broker.publish.packets import encode_record
 from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
 from broker.scored import Scored
-from broker.scored import Scored
 from broker.shadow import Shadows
 from broker.slots import Slot
 from broker.surveys.registry import schema_source

@@ -12,7 +12,7 @@ from broker.errors import BundleError
 from broker.promotion import ALL, StoredBundle, candidates
 from broker.scores.archive import unpack
 from broker.scores.bundle import MANIFEST
-from broker.scores.catalog import DEFAULT_BUNDLE
+from broker.scores.catalog import DEFAULT_BUNDLE, OWN_BUNDLES
 
 
 def training_sample(state: ControlState, settings: Settings, survey: str) -> tuple[str, Histograms]:
@@ -24,7 +24,7 @@ def training_sample(state: ControlState, settings: Settings, survey: str) -> tup
     if stored is not None:
         content = unpack(stored.archive).get(REFERENCE_FILE)
         return str(stored.name), read_reference(content) if content else {}
-    return _of_folder(Path(settings.run.model or DEFAULT_BUNDLE))
+    return _of_folder(Path(settings.run.model or OWN_BUNDLES.get(survey, DEFAULT_BUNDLE)))
 
 
 def live_bundle(state: ControlState, survey: str) -> StoredBundle | None:
