@@ -89,14 +89,14 @@ _Pair = tuple[int, str]
 class Shadows:
     """The shadow models of one worker.
 
-    share : of the batches that they score, 0..1, evenly spaced
+    share : of each survey's batches that they score, 0..1, evenly spaced
     tell : told once of each shadow that fails, what it is and why
     """
 
     run_group: str
     share: float
     tell: Callable[[str, str], None]
-    _credit: float = 0.0
+    _credit: dict[str, float] = field(default_factory=dict)
     _sums: dict[_Pair, Disagreement] = field(default_factory=dict)
     _changed: set[_Pair] = field(default_factory=set)
     _told: set[int] = field(default_factory=set)
@@ -105,7 +105,7 @@ class Shadows:
     def compare(self, scored: Scored, models: ModelSet) -> None:
         """Score alerts by their survey's shadow, if it has one and it is the turn of this batch."""
         shadow = models.shadow_of(scored.survey)
-        if shadow is None or not self._turn():
+        if shadow is None or not self._turn(scored.survey):
             return
         live = f"{scored.scorer.id}:{scored.scorer.version}"
         try:
@@ -128,12 +128,11 @@ class Shadows:
             for epoch, live in pairs
         }
 
-    def _turn(self) -> bool:
-        self._credit += self.share
-        if self._credit < 1.0 - 1e-9:
-            return False
-        self._credit -= 1.0
-        return True
+    def _turn(self, survey: str) -> bool:
+        credit = self._credit.get(survey, 0.0) + self.share
+        turn = credit > 1.0 - 1e-9
+        self._credit[survey] = credit - turn
+        return turn
 
     def _failed(self, shadow: ShadowModel, error: Exception) -> None:
         if shadow.record.epoch in self._told:

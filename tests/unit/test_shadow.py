@@ -96,8 +96,10 @@ def test_the_distance_is_that_of_probabilities(seed: int) -> None:
 def test_a_share_of_the_batches_is_scored(scorers: dict[str, Scorer], share: float, turns: int) -> None:
     told, batch = Told(), scored(scorers["1"], 3)
     shadows = Shadows("g", share, told)
+    other = replace(batch, survey="lsst")  # in turns with the first, and no shadow's business
     for _ in range(40):
         shadows.compare(batch, beside(scorers["3"]))
+        shadows.compare(other, beside(scorers["3"]))
     found = read_disagreements(OneHash(fields=shadows.changed()), "g", 5)
     assert sum(one.alerts for one in found.values()) == 3 * turns
     assert told.said == []
