@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from broker import published
+from broker.assemble import survey_names
 from broker.batch import PACKET_COLUMNS
 from broker.config import KafkaSettings, Settings
 from broker.context import CONTEXT_NAMES, context_matrix
 from broker.control import ControlState
-from broker.errors import BrokerError
-from broker.kafka import admin, committed_values, topic_partitions
 from broker.model_store import UnknownModel
 from broker.models import load_checked, load_stored
 from broker.promotion import StoredBundle
+from broker.published import RecordDecoder, UnknownAlert
 from broker.scores.bundle import MANIFEST
 from broker.scores.catalog import BUNDLES, Scorer
 from broker.scores.explain import Explanation, explain
 from broker.scores.stages import Stages
-from broker.surveys.avro import open_message
 from broker.topics import ALERTS
 
 F64 = npt.NDArray[np.float64]
@@ -35,8 +35,7 @@ Alert = Mapping[str, Any]
 """An alert as a topic alerts.<survey> carries it, decoded."""
 
 
-class UnknownAlert(BrokerError):
-    """No topic of alerts has this one, or not any more."""
+_WANTED = ("diaSourceId", "objectName", "survey", "band", "ra", "dec", "packet", "features", "provenance")
 
 
 @dataclass(frozen=True)
@@ -80,58 +79,19 @@ def _stage_json(one: Explanation, kind: str, top: int | None) -> dict[str, Any]:
 def find_alert(
     kafka: KafkaSettings, state: ControlState, dia_source_id: int, survey: str = "", patience_s: float = 60.0
 ) -> Alert:
-    """A published alert as it was sent, from the topic of its survey, or of all.
+    """A published alert as it was sent, looked for in the topic of its survey, or of all.
 
-    state : knows the schemas.  The topics are read from their beginnings: this takes as long as there are
-    alerts. Raises UnknownAlert, or BrokerError when it takes longer than patience_s.
+    state : knows the schemas.  From the newest alert on: this takes as long as the alert is old.
+    Raises UnknownAlert, or BrokerError when it takes longer than patience_s.
     """
-    topics = topic_partitions(admin(kafka))
-    wanted = [name for name in topics if (name == ALERTS + survey if survey else name.startswith(ALERTS))]
-    partitions = [(name, number) for name in wanted for number in range(topics[name])]
-    written, deadline = avro_long(dia_source_id), time.monotonic() + patience_s
-    for number, value in enumerate(committed_values(kafka, partitions)):
-        if written in value and (found := _if_it_is(value, dia_source_id, state)) is not None:
-            return found
-        if number % 1000 == 999 and time.monotonic() > deadline:
-            raise BrokerError(
-                f"alert {dia_source_id} is not among the first {number + 1:,} alerts of {', '.join(wanted)}, "
-                f"which took {patience_s:g} s to read; `broker explain` has more patience"
-            )
+    decoder = RecordDecoder(state.schemas, _WANTED)
+    for one in [survey] if survey else survey_names():
+        with suppress(UnknownAlert):
+            return published.find_alert(kafka, one, dia_source_id, decoder, patience_s)
     raise UnknownAlert(
-        f"no alert {dia_source_id} in {', '.join(sorted(wanted)) or ALERTS + (survey or '*')}; "
-        "their retention may be over"
+        f"no alert {dia_source_id} in {ALERTS + (survey or '*')}; is it of another survey, or is its "
+        "retention over?"
     )
-
-
-def _if_it_is(value: bytes, dia_source_id: int, state: ControlState) -> Alert | None:
-    opened = open_message(value, _Schemas(state.schemas))
-    found = opened.records[0].values if opened.fault is None else {}
-    if found.get("diaSourceId") == dia_source_id and found.get("kind") == "alert":
-        return found
-    return None
-
-
-@dataclass(frozen=True)
-class _Schemas:
-    known: Mapping[int, str]
-
-    def get(self, schema_id: int) -> str | None:
-        """The schema's JSON text, None when nobody knows the id."""
-        return self.known.get(schema_id)
-
-
-def avro_long(number: int) -> bytes:
-    r"""A number as Avro writes it (zigzag, seven bits a byte): a record without these bytes has it nowhere.
-
-    >>> avro_long(64), avro_long(-1)
-    (b'\x80\x01', b'\x01')
-    """
-    left = (number << 1) ^ (number >> 63)
-    written = bytearray()
-    while left > 0x7F:
-        written.append(left & 0x7F | 0x80)
-        left >>= 7
-    return bytes([*written, left])
 
 
 def explained(alert: Alert, scorer: Scorer) -> Explained:

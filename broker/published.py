@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -79,15 +81,22 @@ def newest_alerts(
     return [decoder.record(value) for _, _, value in newest]
 
 
-def find_alert(kafka: KafkaSettings, survey: str, alert: int, decoder: RecordDecoder) -> dict[str, Any]:
+def find_alert(
+    kafka: KafkaSettings, survey: str, alert: int, decoder: RecordDecoder, patience_s: float = math.inf
+) -> dict[str, Any]:
     """A published alert by its diaSourceId, looked for from the newest on.
 
-    Raises UnknownAlert, or BrokerError if Kafka does not answer.
+    Raises UnknownAlert, or BrokerError if Kafka does not answer or it takes longer than patience_s.
     """
-    consumer = _consumer(kafka)
+    consumer, deadline = _consumer(kafka), time.monotonic() + patience_s
     try:
         for spans in _backwards(_held(consumer, survey)):
-            for message in _messages(consumer, spans):
+            for number, message in enumerate(_messages(consumer, spans)):
+                if number % _CHUNK == 0 and time.monotonic() > deadline:
+                    raise BrokerError(
+                        f"alert {alert} is none of the newest of {alerts_topic(survey)} that can be read "
+                        f"in {patience_s:g} s; `broker explain` has more patience"
+                    )
                 value = message.value() or b""
                 if value.startswith(alert_start(alert), FRAME_BYTES):
                     return decoder.record(value)

@@ -185,11 +185,9 @@ class Worker:
         state = self._tail.state
         if state.epoch == self._filters.epoch:
             return
-        if not self.settings.run.model:  # a model given by hand is not promoted away
-            self._swap_models(model_set(self._models, state))
-        self._swap_forests(forest_set(self._forests, state))
         by_hand = bool(self.settings.run.model)  # such a model is not promoted away
         self._swap_models(model_set(self._models, replace(state, promotions={}) if by_hand else state))
+        self._swap_forests(forest_set(self._forests, state))
         known = dict(self._filters.refused)
         self._filters = compile_set(
             state.epoch,
@@ -222,22 +220,18 @@ class Worker:
         for label, why in forests.refused.items():
             if before.refused.get(label) != why:
                 log.error("forest %s is passed over: %s", label, why)
-                self._tell(label.partition("/")[0], label, "forest_refused", why)
+                owner, text = label.partition("/")[0], f"{self.slot.id} cannot load it: {why}"
+                self._try_notice(owner, label, "forest_refused", text)
 
     def _tell_refused(self, name: BundleName, why: str) -> None:
-        self._tell("broker", str(name), "model_refused", why)
-
-    def _tell(self, owner: str, subject: str, kind: str, why: str) -> None:
-        try:
-            self._notice(owner, subject, kind, f"{self.slot.id} cannot load it: {why}")
-        self._try_notice(str(name), "model_refused", f"{self.slot.id} cannot load it: {why}")
+        self._try_notice("broker", str(name), "model_refused", f"{self.slot.id} cannot load it: {why}")
 
     def _tell_shadow(self, name: str, why: str) -> None:
-        self._try_notice(name, "shadow_refused", f"{self.slot.id}: {why}")
+        self._try_notice("broker", name, "shadow_refused", f"{self.slot.id}: {why}")
 
-    def _try_notice(self, subject: str, kind: str, text: str) -> None:
+    def _try_notice(self, owner: str, subject: str, kind: str, text: str) -> None:
         try:
-            self._notice_of_broker(subject, kind, text)
+            self._notice(owner, subject, kind, text)
         except BrokerError as error:  # a notice is not worth a worker
             log.warning("no notice of it: %s", error)
 

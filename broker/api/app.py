@@ -22,9 +22,15 @@ from broker.features.catalog import FEATURE_SPECS
 from broker.kafka import admin
 from broker.scores.catalog import SCORE_SPECS
 
-ROUTERS = [health.router, filters.router, feedback.router, models.router, registry.router]
-ROUTERS = [health.router, filters.router, models.router, drift.router, registry.router]
-ROUTERS = [health.router, filters.router, models.router, drift.router, explanation.router, registry.router]
+ROUTERS = [
+    health.router,
+    filters.router,
+    feedback.router,
+    models.router,
+    drift.router,
+    explanation.router,
+    registry.router,
+]
 
 
 def create_app(settings: Settings) -> FastAPI:

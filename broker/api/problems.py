@@ -13,8 +13,6 @@ from broker.api.context import NotReady
 from broker.api.registry import INVALID_SCHEMA, NOT_READY, RegistryError, is_registry, registry_answer
 from broker.errors import BrokerError, FeedbackError, FilterError
 from broker.feedback_store import UnknownMark
-from broker.errors import BrokerError, FilterError
-from broker.explanation import UnknownAlert
 from broker.filters.store import ReservedOwner, UnknownFilter
 from broker.model_store import UnknownModel
 from broker.published import UnknownAlert
@@ -56,8 +54,6 @@ def _filter(request: Request, error: Exception) -> JSONResponse:
 def _broker(request: Request, error: Exception) -> JSONResponse:
     """404 for what does not exist, 422 for what cannot be; else a server behind us is missing."""
     if isinstance(error, UnknownFilter | UnknownModel | UnknownAlert | UnknownMark):
-    """404 for what does not exist; else a server behind us is missing."""
-    if isinstance(error, UnknownFilter | UnknownModel | UnknownAlert):
         return JSONResponse({"error": str(error)}, 404)
     if isinstance(error, FeedbackError):
         return JSONResponse({"error": str(error)}, 422)
