@@ -122,7 +122,7 @@ def add(
     columns : what a filter may name;  by : who says it
     Raises FeedbackError, FilterError, UnknownAlert, or BrokerError if a server does not answer.
     """
-    _check(owner, survey)
+    check(owner, survey)
     start = time.monotonic()
     decoder = RecordDecoder(read(settings).schemas, _WANTED)
     found = find_alert(settings.kafka, survey, alert, decoder)
@@ -146,7 +146,7 @@ def remove(
     Without any mark the forest ranks as a plain isolation forest does.
     Raises UnknownMark, FeedbackError, or BrokerError if a server does not answer.
     """
-    _check(owner, survey)
+    check(owner, survey)
     start, state = time.monotonic(), read(settings)
 
     def taken_back(state: ControlState) -> Mark:
@@ -165,7 +165,7 @@ def suggest(settings: Settings, owner: str, survey: str, count: int = 10) -> lis
     Before the first mark the plain isolation forest says what is strange.
     Raises FeedbackError, or BrokerError if a server does not answer.
     """
-    _check(owner, survey)
+    check(owner, survey)
     state = read(settings)
     recent = _recent(settings, survey, RecordDecoder(state.schemas, _WANTED))
     forest = _serving(state, owner, survey) or _plain(state, survey, recent)
@@ -181,6 +181,15 @@ def suggest(settings: Settings, owner: str, survey: str, count: int = 10) -> lis
     return list(found.values())
 
 
+def check(owner: str, survey: str) -> None:
+    """Raise FilterError or FeedbackError unless an owner may mark alerts of a survey."""
+    check_name("owner", owner)
+    if owner == filter_store.BUILTIN_OWNER:
+        raise FeedbackError(f"the owner {owner!r} is reserved for the broker's own filters; choose another")
+    if survey not in survey_names():
+        raise FeedbackError(f"no survey {survey!r}; choose one of {', '.join(survey_names())}")
+
+
 def describe(state: ControlState, owner: str) -> dict[str, Any]:
     """An owner's marks and forests, as JSON; `epoch` is the control offset since which a forest judges."""
     forests = [
@@ -190,14 +199,6 @@ def describe(state: ControlState, owner: str) -> dict[str, Any]:
         for _, item in sorted(revisions.items())
     ]
     return {"owner": owner, "marks": [mark.summary() for mark in state.marks_of(owner)], "forests": forests}
-
-
-def _check(owner: str, survey: str) -> None:
-    check_name("owner", owner)
-    if owner == filter_store.BUILTIN_OWNER:
-        raise FeedbackError(f"the owner {owner!r} is reserved for the broker's own filters; choose another")
-    if survey not in survey_names():
-        raise FeedbackError(f"no survey {survey!r}; choose one of {', '.join(survey_names())}")
 
 
 def _told(

@@ -50,11 +50,13 @@ def add(
     """
     from broker import feedback_store  # noqa: PLC0415
 
-    with _refused(), _waiting("reading alerts, fitting"):
+    with _refused():
+        feedback_store.check(owner, survey)  # before any server is asked for, or started
         settings, columns = _connected(kafka, redis), _columns()
-        told = feedback_store.add(
-            settings, owner, survey, alert, verdict, by=_who(), columns=columns, note=note
-        )
+        with _waiting("reading alerts, fitting"):
+            told = feedback_store.add(
+                settings, owner, survey, alert, verdict, by=_who(), columns=columns, note=note
+            )
     _report(told, as_json)
 
 
@@ -70,9 +72,11 @@ def remove(
     """Take a mark back; returns when every live worker judges without it."""
     from broker import feedback_store  # noqa: PLC0415
 
-    with _refused(), _waiting("reading alerts, fitting"):
+    with _refused():
+        feedback_store.check(owner, survey)
         settings, columns = _connected(kafka, redis), _columns()
-        told = feedback_store.remove(settings, owner, survey, alert, by=_who(), columns=columns)
+        with _waiting("reading alerts, fitting"):
+            told = feedback_store.remove(settings, owner, survey, alert, by=_who(), columns=columns)
     _report(told, as_json)
 
 
@@ -107,8 +111,11 @@ def suggest(
     """What to look at next: the recent alerts that are strangest to the owner, of objects not yet marked."""
     from broker import feedback_store  # noqa: PLC0415
 
-    with _refused(), _waiting("reading alerts"):
-        found = feedback_store.suggest(_connected(kafka, redis), owner, survey, count)
+    with _refused():
+        feedback_store.check(owner, survey)
+        settings = _connected(kafka, redis)
+        with _waiting("reading alerts"):
+            found = feedback_store.suggest(settings, owner, survey, count)
     if as_json:
         print(json.dumps(found))
         return

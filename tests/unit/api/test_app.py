@@ -50,6 +50,25 @@ def test_what_needs_the_control_state_is_503_until_it_is_read(client: TestClient
     assert registry.headers["content-type"] == "application/vnd.schemaregistry.v1+json"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"survey": "hst"}, "no survey 'hst'; choose one of ztf"),
+        ({"owner": "broker"}, "reserved"),
+        ({"owner": "No Name"}, "is not allowed"),
+        ({"verdict": "odd"}, "'interesting' or 'boring'"),
+        ({"alert": "one"}, "alert"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_a_mark_that_cannot_be_is_refused_before_any_server_is_asked(
+    client: TestClient, wrong: dict[str, object], says: str
+) -> None:
+    mark = {"owner": "alice", "survey": "ztf", "alert": "7", "verdict": "boring"}
+    answer = client.post("/api/v1/feedback", json=mark | wrong)
+    assert (answer.status_code, says in answer.json()["error"]) == (422, True)
+
+
 def test_columns_carry_unit_and_meaning(client: TestClient) -> None:
     columns = {item["name"]: item for item in client.get("/api/v1/columns").json()}
     assert columns["psf_flux"]["unit"] == "nJy"
