@@ -12,6 +12,7 @@ from broker.cli.options import KafkaOption, kafka_connected, settings_from
 if TYPE_CHECKING:
     from broker.client.send import Pace
     from broker.config import Settings
+    from broker.simulate.like import Like
 
 _DEFAULT_OUT = Path("simulated")
 
@@ -24,6 +25,12 @@ def simulate(
         Path | None, typer.Option(help="New folder for the files and truth.csv; default ./simulated.")
     ] = None,
     topic: Annotated[str | None, typer.Option(help="Send them to this topic instead.")] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of labelled light curves whose real ZTF histories give cadence, depth and errors."
+        ),
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="With --topic: messages a second.")] = None,
     kafka: KafkaOption = None,
 ) -> None:
@@ -38,31 +45,48 @@ def simulate(
         raise typer.BadParameter("--out and --topic exclude each other; give one")
     if topic is None and rate is not None:
         raise typer.BadParameter("--rate is for --topic; files are written as fast as it goes")
+    if like is not None and survey != "ztf":
+        raise typer.BadParameter(f"--like knows real histories of ztf only, not of {survey}")
+    real = _histories(like)
     if topic is None:
-        _to_folder(out or _DEFAULT_OUT, survey, alerts, seed)
+        _to_folder(out or _DEFAULT_OUT, survey, alerts, seed, real)
     else:
-        _to_topic(kafka_connected(settings_from(kafka)), topic, pace_of(rate), survey, alerts, seed)
+        _to_topic(kafka_connected(settings_from(kafka)), topic, pace_of(rate), survey, alerts, seed, real)
 
 
-def _to_folder(out: Path, survey: str, alerts: int, seed: int) -> None:
+def _histories(folder: Path | None) -> Like | None:
+    from broker.simulate.like import read_like  # noqa: PLC0415
+
+    return None if folder is None else read_like(folder)
+
+
+def _to_folder(out: Path, survey: str, alerts: int, seed: int, like: Like | None) -> None:
     from broker.cli.progress import Meter  # noqa: PLC0415
     from broker.simulate import write_folder  # noqa: PLC0415
 
     with Meter("alerts", alerts) as meter:
-        truth = write_folder(out, alerts, seed, lambda _: meter.advance(1, 1), survey)
+        truth = write_folder(out, alerts, seed, lambda _: meter.advance(1, 1), survey, like=like)
     print(f"wrote {alerts:,} {survey} alerts to {out}; what they really are: {truth}")
 
 
-def _to_topic(settings: Settings, topic: str, pace: Pace | None, survey: str, alerts: int, seed: int) -> None:
+def _to_topic(
+    settings: Settings,
+    topic: str,
+    pace: Pace | None,
+    survey: str,
+    alerts: int,
+    seed: int,
+    like: Like | None,
+) -> None:
     from broker.cli.progress import Meter  # noqa: PLC0415
     from broker.client.send import Sender  # noqa: PLC0415
     from broker.message import Packet  # noqa: PLC0415
     from broker.simulate import simulate_lsst, simulate_ztf  # noqa: PLC0415
 
-    make = simulate_lsst if survey == "lsst" else simulate_ztf
+    made = simulate_lsst(alerts, seed) if survey == "lsst" else simulate_ztf(alerts, seed, like=like)
     sender = Sender(settings, pace)
     with Meter("alerts", alerts) as meter:
-        for alert in make(alerts, seed):
+        for alert in made:
             sender.send(Packet(topic, None, alert.value))
             meter.advance(1, 1)
     sent = sender.finish()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
-from broker.astro.photometry import AB_ZERO_POINT_NJY, limit_to_njy_err
+from broker.astro.photometry import AB_ZERO_POINT_NJY, limit_to_njy_err, njy_err_to_limit
 from broker.astro.times import jd_utc_start_to_mjd_tai, mjd_tai_to_jd_utc_start
+from broker.simulate.like import BAND_NAMES, Like
 
 SYNODIC_MONTH_DAYS = 29.530589
 NEW_MOON_MJD = 60674.9
@@ -27,6 +29,7 @@ class Survey:
     history_days  : how far back a packet's history reaches
     fainter_by    : how much fainter than for ZTF the objects are [mag], so that a like share of them is seen
     pixel_arcsec, quadrants : detector scale; the field is quadrants x quadrants detectors
+    like          : real histories that give times, bands, depth and errors instead, None for invented ones
     """
 
     name: str
@@ -41,6 +44,7 @@ class Survey:
     fainter_by: float
     pixel_arcsec: float
     quadrants: int
+    like: Like | None = None
 
 
 ZTF = Survey(
@@ -92,7 +96,12 @@ class Exposure:
 
 
 def exposures(survey: Survey, start_mjd: float, rng: np.random.Generator) -> Iterator[Exposure]:
-    """Endless exposures from `start_mjd` [MJD, TAI] on: a pair of bands every two or three clear nights."""
+    """Endless exposures from `start_mjd` [MJD, TAI] on: a pair of bands every two or three clear nights.
+
+    With `survey.like` they come when, in the band and as deep as they came in real histories.
+    """
+    if survey.like is not None:
+        yield from _real_exposures(survey, survey.like, start_mjd, rng)
     number, visits, night = 0, 0, math.floor(start_mjd)
     while True:
         if rng.random() < 0.22:  # clouds: try again tomorrow
@@ -108,6 +117,22 @@ def exposures(survey: Survey, start_mjd: float, rng: np.random.Generator) -> Ite
         night += int(rng.integers(2, 4))
 
 
+def _real_exposures(
+    survey: Survey, like: Like, start_mjd: float, rng: np.random.Generator
+) -> Iterator[Exposure]:
+    """Endless exposures that follow real histories, the first ones within the day of `start_mjd`."""
+    first, number, night, visit = math.floor(start_mjd), count(), 0, 0
+    for days, bands, sky_errs in like.exposures(rng):
+        for day, band, sky_err in zip(days.tolist(), bands.tolist(), sky_errs.tolist(), strict=True):
+            mjd = first + day
+            visit = visit + 1 if math.floor(mjd) == night else 0
+            night = math.floor(mjd)
+            if mjd >= start_mjd:
+                limit = float(njy_err_to_limit(np.asarray(sky_err)))
+                blur = float(np.clip(rng.lognormal(0.0, 0.18), 0.8, 1.8))
+                yield _taken(survey, next(number), night, visit, mjd, BAND_NAMES[band], limit, blur, 0.0)
+
+
 def _exposure(
     survey: Survey, number: int, night: int, visit: int, mjd: float, band: str, rng: np.random.Generator
 ) -> Exposure:
@@ -116,6 +141,21 @@ def _exposure(
     blur = float(np.clip(rng.lognormal(0.0, 0.18), 0.8, 1.8))
     haze = abs(rng.normal(0.0, 0.15))
     limit = survey.dark_limit[band] - 0.9 * moon**2 - 2.0 * math.log10(blur) - haze
+    return _taken(survey, number, night, visit, mjd, band, limit, blur, haze)
+
+
+def _taken(
+    survey: Survey,
+    number: int,
+    night: int,
+    visit: int,
+    mjd: float,
+    band: str,
+    limit: float,
+    blur: float,
+    haze: float,
+) -> Exposure:
+    """An exposure of some depth [mag]; blur widens stars, haze [mag] dims them."""
     jd = round(float(mjd_tai_to_jd_utc_start(np.asarray(mjd), survey.exposure_time_s)), 7)
     midpoint = float(jd_utc_start_to_mjd_tai(np.asarray(jd), survey.exposure_time_s))
     return Exposure(

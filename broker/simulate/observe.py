@@ -13,6 +13,7 @@ import numpy.typing as npt
 from broker.astro.photometry import LIMIT_SIGMA, mag_to_njy
 from broker.astro.sky import ARCSEC_PER_DEGREE
 from broker.simulate.cadence import Exposure, Survey, exposures
+from broker.simulate.like import BAND_NAMES, Like, detected
 from broker.simulate.objects import KINDS, Kind, SkyObject, make_object
 
 F64 = npt.NDArray[np.float64]
@@ -21,6 +22,8 @@ FEWEST_OBJECTS, MOST_OBJECTS = 300, 4000
 ALERTS_PER_OBJECT = 16
 CALIBRATION_ERROR = 0.012
 """Error that does not shrink with more light, as a share of the difference flux."""
+REAL_FORCED_DAYS = 18.0
+"""ZTF's packets of schema 4.01 hold forced points of so many days, beside detections and limits of 30."""
 LOST_SHARE = 0.02
 """Detections that vanish in bad pixels and chip gaps."""
 
@@ -62,6 +65,8 @@ class Detection:
     object_number: int
     now: Measurement
     past: tuple[Measurement, ...]
+    forced_days: float = math.inf
+    """How far back forced photometry reaches; older exposures have none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +90,7 @@ class Observer:
         self._survey = survey
         self._rng = rng
         self._serial = 0
+        self._forced_days = math.inf if survey.like is None else REAL_FORCED_DAYS
         self._recent: deque[Exposure] = deque()
         self._slots = [self._newcomer(kind, start_mjd, settled=True) for kind in _population(n_objects)]
 
@@ -154,12 +160,12 @@ class Observer:
         if slot.sky_object.moves:
             measured.first_jd = measured.exposure.jd_utc_start
             past = self._blank_past(measured.ra, measured.dec)
-            return Detection(slot.sky_object, self._next(), measured, tuple(past))
+            return Detection(slot.sky_object, self._next(), measured, tuple(past), self._forced_days)
         measured.n_earlier = slot.n_detections
         slot.first_jd = slot.first_jd or measured.exposure.jd_utc_start
         measured.first_jd = slot.first_jd
         slot.n_detections += 1
-        return Detection(slot.sky_object, slot.object_number, measured, tuple(slot.past))
+        return Detection(slot.sky_object, slot.object_number, measured, tuple(slot.past), self._forced_days)
 
     def _next(self) -> int:
         self._serial += 1
@@ -196,16 +202,29 @@ def measure(
     if placed is None:
         return None
     truth = float(sky_object.difference_flux(exposure.midpoint_mjd_tai, exposure.band))
-    err = _flux_err(truth, sky_object.reference_flux(exposure.band), exposure, survey)
-    flux = truth + err * rng.standard_normal()
-    detected = abs(flux) > LIMIT_SIGMA * err and rng.random() > LOST_SHARE
-    if detected:
+    if survey.like is not None:
+        flux, err, found = _measured_like(survey.like, truth, exposure, rng)
+    else:
+        err = _flux_err(truth, sky_object.reference_flux(exposure.band), exposure, survey)
+        flux = truth + err * rng.standard_normal()
+        found = abs(flux) > LIMIT_SIGMA * err and rng.random() > LOST_SHARE
+    if found:
         scatter = max(0.06, exposure.seeing_arcsec / 2.35 * err / abs(flux)) * (
             4.0 if sky_object.is_artefact else 1.0
         )
         dra, ddec = scatter / ARCSEC_PER_DEGREE * rng.standard_normal(2)
         ra, dec = ra + float(dra) / math.cos(math.radians(dec)), dec + float(ddec)
-    return Measurement(exposure, ra, dec, *placed, flux, err, detected)
+    return Measurement(exposure, ra, dec, *placed, flux, err, found)
+
+
+def _measured_like(
+    like: Like, truth: float, exposure: Exposure, rng: np.random.Generator
+) -> tuple[float, float, bool]:
+    """(flux [nJy], error [nJy], whether it made an alert) with the noise and losses of real histories."""
+    sky_err, band = np.array([exposure.sky_err]), np.array([BAND_NAMES.index(exposure.band)])
+    flux, err = like.measure(np.array([truth]), band, sky_err, rng)
+    found = bool(detected(flux, sky_err)[0]) and rng.random() < like.found
+    return float(flux[0]), float(err[0]), found
 
 
 def _flux_err(difference: float, reference: float, exposure: Exposure, survey: Survey) -> float:

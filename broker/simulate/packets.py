@@ -60,8 +60,10 @@ def packet(detection: Detection, seed: int) -> bytes:
     body = avro.blob(b"4.02") + avro.blob(b"simulated") + avro.blob(object_id(detection, seed).encode())
     body += avro.long(row["candid"]) + encoders.candidate(row)
     history = [history_rows(detection.sky_object, m) for m in detection.past]
+    oldest = detection.now.exposure.midpoint_mjd_tai - detection.forced_days
+    late = [m.exposure.midpoint_mjd_tai >= oldest for m in detection.past]
     body += avro.SECOND + avro.array([previous for previous, _ in history])
-    body += avro.SECOND + avro.array([forced for _, forced in history])
+    body += avro.SECOND + avro.array([rows[1] for rows, kept in zip(history, late, strict=True) if kept])
     return avro.container(encoders.header, encoders.sync, body + _cutouts(detection, row["candid"]))
 
 

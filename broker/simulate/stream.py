@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from broker.astro.photometry import njy_to_mag
 from broker.errors import BrokerError
 from broker.simulate import packets, rubin
 from broker.simulate.cadence import LSST, ZTF, Survey
+from broker.simulate.like import Like
 from broker.simulate.observe import Detection, detections
 
 START_MJD = 61000.0
@@ -63,13 +64,16 @@ FORMATS = (
 )
 
 
-def simulate_ztf(n_alerts: int, seed: int, start_mjd: float = START_MJD) -> Iterator[SimulatedAlert]:
+def simulate_ztf(
+    n_alerts: int, seed: int, start_mjd: float = START_MJD, like: Like | None = None
+) -> Iterator[SimulatedAlert]:
     """Exactly n_alerts ZTF packets (object containers, schema 4.02) from start_mjd [MJD, TAI] on, by time.
 
     The same arguments give the same bytes. Beyond 4,800 alerts there are more objects in the field, so that a
     shorter run is then not the beginning of a longer one. Raises ValueError if n_alerts or seed is negative.
+    like : real histories whose rhythm, depth and errors the survey takes over
     """
-    return _alerts(FORMATS[0], n_alerts, seed, start_mjd)
+    return _alerts(_observing(FORMATS[0], like), n_alerts, seed, start_mjd)
 
 
 def simulate_lsst(n_alerts: int, seed: int, start_mjd: float = START_MJD) -> Iterator[SimulatedAlert]:
@@ -84,13 +88,14 @@ def write_folder(
     progress: Callable[[int], None] | None = None,
     survey: str = "ztf",
     start_mjd: float = START_MJD,
+    like: Like | None = None,
 ) -> Path:
     """Write n_alerts packets as `<candid>.avro` and every object's truth as `truth.csv`; returns its path.
 
-    progress is told the number written so far after each file. Raises BrokerError if the folder holds files
-    already, or the survey is not one of FORMATS.
+    progress is told the number written so far after each file;  like : as for `simulate_ztf`. Raises
+    BrokerError if the folder holds files already, or the survey is not one of FORMATS.
     """
-    form = _format(survey)
+    form = _observing(_format(survey), like)
     if out.is_dir() and any(out.iterdir()):
         raise BrokerError(f"{out} is not empty: simulated and other alerts must not mix; give a new folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -110,6 +115,15 @@ def _format(survey: str) -> _Format:
             return form
     known = ", ".join(form.survey.name for form in FORMATS)
     raise BrokerError(f"cannot simulate survey {survey!r}; choose one of: {known}")
+
+
+def _observing(form: _Format, like: Like | None) -> _Format:
+    """The format with a survey that observes as real histories say."""
+    if like is None:
+        return form
+    if form.survey.name != ZTF.name:
+        raise BrokerError(f"real histories are known of ztf only: leave --like away for {form.survey.name}")
+    return replace(form, survey=replace(form.survey, like=like))
 
 
 def _alerts(form: _Format, n_alerts: int, seed: int, start_mjd: float) -> Iterator[SimulatedAlert]:
