@@ -42,7 +42,7 @@ NEAR_DAYS = 5.0
 KNOTS = np.array([0.7, 0.9, 1.1, 1.3, 1.6, 2.0, 2.5, 3.2])
 """Flux over sky error, as a power of ten, where the error relation is fitted. Below 5 sigma (0.7) a detection
 was made in a deeper exposure than the limit beside it says: it would teach errors below the sky's."""
-LEAST_AT_KNOT = 12
+LEAST_AT_KNOT, LEAST_OF_PLACE = 12, 4
 TRIPLE_DAYS, LEAST_TRIPLES = 8.0, 30
 GAP_DAYS, CLEAR = 10.0, 8.0
 SMOOTH = ("SNIa", "SNII", "SNIIn", "SNIbc", "SLSN", "TDE")
@@ -55,23 +55,25 @@ class NoiseRelation:
 
     flux  : (k,) log10 of the flux in units of the exposure's sky error
     err   : (k,) log10 of the error in those units, median of the real detections there
-    scatter : standard deviation of log10(error) about it, from its 16 % and 84 % points
+    of_place, scatter : standard deviation of log10(error) about it: of places (host light), and at one place
     honesty : how far real points scatter, in units of their errors; below 1 if these are too cautious
     """
 
     flux: F64
     err: F64
+    of_place: float
     scatter: float
     honesty: float
 
-    def draw(self, flux: F64, sky_err: F64, rng: np.random.Generator) -> F64:
-        """(n,) errors [nJy] of n difference fluxes [signed nJy] in exposures with those sky errors [nJy].
+    def draw(self, flux: F64, sky_err: F64, place: float, rng: np.random.Generator) -> F64:
+        """(n,) errors [nJy] of n difference fluxes [signed nJy] of a place, in exposures of those sky errors.
 
-        Host light and whatever else the real survey had in its images is in the relation and its scatter.
+        place : standard normal number of the place: how bright a host and how crowded a field it has
         """
         bright = np.log10(np.maximum(np.abs(flux) / sky_err, 1e-3))
         typical = np.interp(bright, self.flux, self.err)
-        return np.asarray(sky_err * 10.0 ** (typical + self.scatter * rng.standard_normal(len(flux))))
+        spread = self.of_place * place + self.scatter * rng.standard_normal(len(flux))
+        return np.asarray(sky_err * 10.0 ** (typical + spread))
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,18 @@ class Like:
             self.found,
         )
 
-    def measure(self, flux: F64, band: I64, sky_err: F64, rng: np.random.Generator) -> tuple[F64, F64]:
-        """(flux, its stated error), each (n,) [nJy], that true difference fluxes are measured with."""
+    def measure(
+        self, flux: F64, band: I64, sky_err: F64, place: float, rng: np.random.Generator
+    ) -> tuple[F64, F64]:
+        """(flux, its stated error), each (n,) [nJy], that true difference fluxes of a place are measured with.
+
+        flux : (n,) [signed nJy];  band : (n,) index into BAND_NAMES;  sky_err : (n,) [nJy]
+        place : standard normal number of the place
+        """
         err, honesty = np.empty(len(flux)), np.empty(len(flux))
         for number, relation in enumerate(self.noise):
             own = band == number
-            err[own] = relation.draw(flux[own], sky_err[own], rng)
+            err[own] = relation.draw(flux[own], sky_err[own], place, rng)
             honesty[own] = relation.honesty
         return flux + honesty * err * rng.standard_normal(len(flux)), err
 
@@ -171,7 +179,8 @@ def read_like(data: Path) -> Like:
         calm = rows & smooth[owner]
         honesty = repeatability(owner[calm], mjd[calm], flux[calm], err[calm])
         rows &= near
-        relations.append(fit_noise(np.abs(flux[rows]) / sky_err[rows], err[rows] / sky_err[rows], honesty))
+        in_skies = np.abs(flux[rows]) / sky_err[rows], err[rows] / sky_err[rows]
+        relations.append(fit_noise(*in_skies, owner[rows], honesty))
     calm, code = smooth[owner], owner * len(BAND_NAMES) + band
     blocks = [
         rows
@@ -210,9 +219,14 @@ def repeatability(owner: I64, mjd: F64, flux: F64, err: F64) -> float:
     line = flux[:-2] * (1.0 - late) + flux[2:] * late
     variance = err[1:-1] ** 2 + (err[:-2] * (1.0 - late)) ** 2 + (err[2:] * late) ** 2
     apart = ((flux[1:-1] - line) / np.sqrt(variance))[same]
-    if len(apart) < LEAST_TRIPLES:
-        return 1.0
-    low, high = np.quantile(apart, [0.16, 0.84])
+    return _spread(apart) if len(apart) >= LEAST_TRIPLES else 1.0
+
+
+def _spread(values: F64) -> float:
+    """Half the range of the middle 68 %: the standard deviation of a Gaussian, blind to outliers; 0 of none."""
+    if not len(values):
+        return 0.0
+    low, high = np.quantile(values, [0.16, 0.84])
     return float(high - low) / 2.0
 
 
@@ -242,10 +256,10 @@ def found_share(owner: I64, mjd: F64, flux: F64, sky_err: F64) -> float:
     return seen / asked if asked >= LEAST_TRIPLES else 1.0
 
 
-def fit_noise(flux: F64, err: F64, honesty: float) -> NoiseRelation:
+def fit_noise(flux: F64, err: F64, owner: I64, honesty: float) -> NoiseRelation:
     """The relation of error to flux of real detections, both in units of the sky's error.
 
-    flux, err : (n,) > 0. Medians at KNOTS of the detections about each; a knot with fewer than LEAST_AT_KNOT
+    flux, err : (n,) > 0;  owner : (n,) object. Medians at KNOTS of the detections about each; a knot with fewer than LEAST_AT_KNOT
     is not used, the ends go on flat. Raises BrokerError if none is left.
     """
     seen = flux >= LIMIT_SIGMA
@@ -259,8 +273,12 @@ def fit_noise(flux: F64, err: F64, honesty: float) -> NoiseRelation:
         )
     typical = np.array([np.median(error[column]) for column in near.T[known]])
     left = error - np.interp(bright, KNOTS[known], typical)
-    low, high = np.quantile(left, [0.16, 0.84])
-    return NoiseRelation(KNOTS[known], typical, float(high - low) / 2.0, honesty)
+    _, own = np.unique(owner[seen], return_inverse=True)
+    middle = np.array([np.median(left[own == number]) for number in range(own.max() + 1)])
+    several = np.bincount(own)[own] >= LEAST_OF_PLACE
+    return NoiseRelation(
+        KNOTS[known], typical, _spread(middle), _spread((left - middle[own])[several]), honesty
+    )
 
 
 def _points(data: Path) -> dict[str, npt.NDArray[Any]]:

@@ -203,7 +203,7 @@ def measure(
         return None
     truth = float(sky_object.difference_flux(exposure.midpoint_mjd_tai, exposure.band))
     if survey.like is not None:
-        flux, err, found = _measured_like(survey.like, truth, exposure, rng)
+        flux, err, found = _measured_like(survey.like, truth, exposure, float(sky_object.looks[-1]), rng)
     else:
         err = _flux_err(truth, sky_object.reference_flux(exposure.band), exposure, survey)
         flux = truth + err * rng.standard_normal()
@@ -218,11 +218,11 @@ def measure(
 
 
 def _measured_like(
-    like: Like, truth: float, exposure: Exposure, rng: np.random.Generator
+    like: Like, truth: float, exposure: Exposure, place: float, rng: np.random.Generator
 ) -> tuple[float, float, bool]:
     """(flux [nJy], error [nJy], whether it made an alert) with the noise and losses of real histories."""
     sky_err, band = np.array([exposure.sky_err]), np.array([BAND_NAMES.index(exposure.band)])
-    flux, err = like.measure(np.array([truth]), band, sky_err, rng)
+    flux, err = like.measure(np.array([truth]), band, sky_err, place, rng)
     found = bool(detected(flux, sky_err)[0]) and rng.random() < like.found
     return float(flux[0]), float(err[0]), found
 

@@ -98,7 +98,7 @@ def fading_ii(days: F64, band: str, p: Params) -> F64:
 
 
 def draw_ii(rng: np.random.Generator, n: int) -> Columns:
-    """SNe II (P and L): luminosity as Li et al. 2011 found in a full volume; courses as Anderson et al. 2014."""
+    """SNe II (P and L): luminosity of Li et al. 2011 in a full volume, courses of Anderson et al. 2014."""
     return {
         "abs_mag": rng.normal(-16.05, 1.37, n),
         "gr": rng.normal(0.0, 0.1, n) + rng.exponential(0.1, n),

@@ -104,6 +104,6 @@ def observe(
     time: F64, difference: F64, band: I64, sky_err: F64, like: Like, rng: np.random.Generator
 ) -> tuple[F64, F64, F64, I64]:
     """Detections (time, flux, err, band) of a true difference flux [signed nJy] in some exposures."""
-    flux, err = like.measure(difference, band, sky_err, rng)
+    flux, err = like.measure(difference, band, sky_err, float(rng.standard_normal()), rng)
     keep = detected(flux, sky_err) & (rng.random(len(flux)) < like.found)
     return time[keep], flux[keep], err[keep], band[keep]

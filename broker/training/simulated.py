@@ -1,7 +1,8 @@
 """Simulated explosions as rows to learn from: the same states and features as of real ones.
 
 Real light curves lend their rhythm, depth and errors (`broker.simulate.like`), published rates and
-luminosities the mix (`broker.simulate.populations`). The states are cut by the very functions that cut the real ones.
+luminosities the mix (`broker.simulate.populations`). The states are cut by the very functions that cut
+the real ones.
 """
 
 from __future__ import annotations
