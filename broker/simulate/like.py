@@ -145,7 +145,7 @@ class Like:
     def measure(
         self, flux: F64, band: I64, sky_err: F64, place: float, rng: np.random.Generator
     ) -> tuple[F64, F64]:
-        """(flux, its stated error), each (n,) [nJy], that true difference fluxes of a place are measured with.
+        """True difference fluxes of a place as they are measured: (flux, stated error), each (n,) [nJy].
 
         flux : (n,) [signed nJy];  band : (n,) index into BAND_NAMES;  sky_err : (n,) [nJy]
         place : standard normal number of the place
@@ -223,7 +223,7 @@ def repeatability(owner: I64, mjd: F64, flux: F64, err: F64) -> float:
 
 
 def _spread(values: F64) -> float:
-    """Half the range of the middle 68 %: the standard deviation of a Gaussian, blind to outliers; 0 of none."""
+    """Half the range of the middle 68 %: a standard deviation that is blind to outliers; 0 of none."""
     if not len(values):
         return 0.0
     low, high = np.quantile(values, [0.16, 0.84])
@@ -259,8 +259,8 @@ def found_share(owner: I64, mjd: F64, flux: F64, sky_err: F64) -> float:
 def fit_noise(flux: F64, err: F64, owner: I64, honesty: float) -> NoiseRelation:
     """The relation of error to flux of real detections, both in units of the sky's error.
 
-    flux, err : (n,) > 0;  owner : (n,) object. Medians at KNOTS of the detections about each; a knot with fewer than LEAST_AT_KNOT
-    is not used, the ends go on flat. Raises BrokerError if none is left.
+    flux, err : (n,) > 0;  owner : (n,) object. Medians at KNOTS of the detections about each; a knot with
+    fewer than LEAST_AT_KNOT is not used, the ends go on flat. Raises BrokerError if none is left.
     """
     seen = flux >= LIMIT_SIGMA
     bright, error = np.log10(flux[seen]), np.log10(err[seen])

@@ -106,7 +106,7 @@ def magnitude_limited(
         kept = {name: values[keep] for name, values in p.items()}
         parts.append(kept | {"redshift": z[keep], "mag_r": mag[keep], "gr": colour[keep]})
         drawn, found = drawn + _CHUNK, found + int(keep.sum())
-        if drawn > 100 * _CHUNK and found == 0:
+        if drawn > 10 * _CHUNK and found == 0:
             raise ValueError(f"no {population.label} is brighter than {faintest} mag")
     yearly = population.rate * 1e-9 * cumulative[-1] * found / drawn
     return {name: np.concatenate([part[name] for part in parts])[:n] for name in parts[0]}, yearly

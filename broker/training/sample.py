@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,13 @@ class Sample:
         for label in np.unique(self.label):
             weight[self.label == label] /= weight[self.label == label].sum()
         return np.asarray(weight / weight.mean())
+
+
+def relabelled(sample: Sample, labels: Mapping[str, str]) -> Sample:
+    """The sample with each label replaced by what it stands for, '' where `labels` lacks it."""
+    return replace(
+        sample, label=np.array([labels.get(name, "") for name in sample.label.tolist()], dtype=np.str_)
+    )
 
 
 def joined(samples: Sequence[Sample]) -> Sample:

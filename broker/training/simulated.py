@@ -7,32 +7,46 @@ the real ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from broker.astro.bands import BAND_INDEX
-from broker.simulate.like import BAND_NAMES, Like, read_like
-from broker.simulate.watched import Watched, watch
-from broker.training.explosions import STREAM_SNR, Explosions
-from broker.training.sample import I64
+from broker.simulate.lasting import watch_lasting
+from broker.simulate.like import BAND_NAMES, Like
+from broker.simulate.watched import FAINTEST, Watched, watch
+from broker.training.explosions import STREAM_SNR, Explosions, after, random_windows
+from broker.training.sample import I64, Sample, joined
 
 SOURCE = "simulated"
+WINDOWS, WINDOW_DAYS = 3, 30.0
+"""Random moments at which an object is shown as an alert packet would show it, and what that holds."""
 
 
-def simulated(data: Path, counts: Mapping[str, int], seed: int) -> Explosions:
-    """Explosions as the ZTF of a labelled folder would have seen them.
+def simulated_like(
+    like: Like, counts: Mapping[str, int], seed: int, faintest: float = FAINTEST
+) -> Explosions:
+    """Explosions as a real survey would have seen them.
 
-    counts : how many of each label are made; the few never detected have no points
-    Raises BrokerError for a folder without real histories.
+    like : its histories, of `read_like`;  counts : how many of each label are made; the few never detected
+    have no points;  faintest : peak r magnitude
     """
-    return as_explosions(watch(read_like(data), counts, seed))
-
-
-def simulated_like(like: Like, counts: Mapping[str, int], seed: int, faintest: float) -> Explosions:
-    """The same with real histories that were read before, down to another peak magnitude."""
     return as_explosions(watch(like, counts, seed, faintest))
+
+
+def simulated_lasting(like: Like, counts: Mapping[str, int], seed: int) -> Explosions:
+    """Stars and nuclei that are always there, in the same form."""
+    return as_explosions(watch_lasting(like, counts, seed))
+
+
+def taught_states(made: Explosions, least: int, early: Sequence[int], seed: int) -> Sample:
+    """Simulated objects as a task learns from them: in random 30-day windows, and after few detections.
+
+    least : detections that a window must hold;  early : detections of the further states
+    """
+    rng = np.random.default_rng(seed)
+    windows = random_windows(made, least, WINDOWS, WINDOW_DAYS, rng)
+    return joined([windows, after(made, early)]) if early else windows
 
 
 def as_explosions(watched: Watched) -> Explosions:
