@@ -42,7 +42,7 @@ SEED = 11
 CAVEATS = (
     "learnt from simulation alone.",
     "no flare and no microlensing event is among the real labelled objects: these two are not tested.",
-    "on real objects regular variables are not told from the rest better than by chance: it serves no scores.",
+    "on real objects regular variables are told from the rest no better than by chance: no scores served.",
 )
 
 

@@ -34,6 +34,7 @@ def run(*words: str) -> tuple[int, str, str]:
         ("simulate", "--survey", "sdss"),
         ("simulate", "--alerts", "0"),
         ("simulate", "--rate", "5"),
+        ("simulate", "--survey", "lsst", "--like", "x"),
         ("simulate", "--out", "x", "--topic", "y"),
         ("listen",),
         ("listen", "t", "--from", "yesterday"),
