@@ -13,6 +13,7 @@ from broker.errors import BundleError
 from broker.scores.anomaly import ANOMALY_SPECS, load_anomaly
 from broker.scores.bundle import Manifest, read_manifest
 from broker.scores.counterpart import COUNTERPART_SPECS, load_counterpart
+from broker.scores.embedding import EMBEDDING_SPECS, load_embedding
 from broker.scores.peak import PEAK_SPECS, load_peak
 from broker.scores.stages import F64, STAGE_SPECS, load_stages
 from broker.table import ColumnSpec
@@ -45,6 +46,7 @@ SCORERS: list[Kind] = [
     Kind("counterpart", COUNTERPART_SPECS, load_counterpart),
     Kind("peak", PEAK_SPECS, load_peak),
     Kind("anomaly", ANOMALY_SPECS, load_anomaly),
+    Kind("embedding", EMBEDDING_SPECS, load_embedding),
 ]
 
 SCORE_SPECS: list[ColumnSpec] = [spec for kind in SCORERS for spec in kind.specs]
