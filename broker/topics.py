@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from broker.config import TopicSettings
 
 ALERTS = "alerts."
+ALERT_TOPICS = "^alerts[.].*"
+"""Every survey's alerts, as a pattern."""
 FILTERS = "filters."
 DEAD_LETTERS = "dead-letters"
 CONTROL = "control"

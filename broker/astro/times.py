@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 
 import erfa
@@ -72,3 +73,12 @@ def mjd_tai_to_unix_s(mjd_tai: F64 | float) -> F64:
     mjd = np.asarray(mjd_tai, dtype=np.float64)
     utc = mjd - tai_minus_utc_s(mjd - 37.0 / SECONDS_PER_DAY) / SECONDS_PER_DAY
     return (utc - UNIX_EPOCH_MJD) * SECONDS_PER_DAY
+
+
+def mjd_tai_to_iso(mjd_tai: float) -> str:
+    """An MJD (TAI) as people write it, in UTC to the second.
+
+    >>> mjd_tai_to_iso(61000.5)
+    '2025-11-21 11:59:23'
+    """
+    return datetime.fromtimestamp(round(float(mjd_tai_to_unix_s(mjd_tai))), UTC).strftime("%Y-%m-%d %H:%M:%S")

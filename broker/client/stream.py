@@ -91,6 +91,19 @@ class Stream:
         while not self.idle(quiet_s):
             yield from self.poll(_POLL_S)
 
+    def past(self) -> Iterator[Received]:
+        """Every record that is there now; ends even where new ones never cease.
+
+        Waits for the end of a transaction that is open now. Raises BrokerError if Kafka does not answer.
+        """
+        ends = self._high_watermarks()
+        while any(
+            max(self._next[key], self._ends.get(key, 0)) < end
+            for key, end in ends.items()
+            if key in self._next
+        ):
+            yield from self.poll(_POLL_S)
+
     def poll(self, timeout_s: float = _POLL_S) -> list[Received]:
         """The records that are here; waits up to timeout_s for the first one.
 
