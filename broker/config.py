@@ -122,6 +122,9 @@ class ApiSettings:
         (), "Host names the API answers to besides loopback's; empty = any, if it listens on another address"
     )
     url: str = _setting("", "address others reach the API by, where it is not http://host:port")
+    similar_objects: int = _setting(
+        1_000_000, "objects kept for the search for similar ones, 0.6 kB each; 0 = no such search"
+    )
 
 
 @dataclass(frozen=True)

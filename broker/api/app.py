@@ -11,10 +11,12 @@ from starlette.concurrency import run_in_threadpool
 
 from broker import __version__
 from broker.api import drift, explanation, feedback, filters, health, models, registry
+from broker.api import anomalies, filters, health, models, registry, similar
 from broker.api.context import Context
 from broker.api.follower import ControlFollower
 from broker.api.guard import Guard
 from broker.api.metrics import ApiMetrics, MeasureRequests
+from broker.api.objects import ObjectFollower
 from broker.api.problems import add_error_handlers
 from broker.columns import filter_columns
 from broker.config import Settings
@@ -31,6 +33,7 @@ ROUTERS = [
     explanation.router,
     registry.router,
 ]
+ROUTERS = [health.router, filters.router, models.router, similar.router, anomalies.router, registry.router]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -39,12 +42,15 @@ def create_app(settings: Settings) -> FastAPI:
     follower = ControlFollower(settings)
     metrics = ApiMetrics(follower, client, settings.run.group)
     columns = filter_columns(FEATURE_SPECS, SCORE_SPECS)
-    context = Context(settings, follower, columns, client, admin(settings.kafka), metrics)
+    objects = ObjectFollower(settings)
+    context = Context(settings, follower, columns, client, admin(settings.kafka), metrics, objects)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         follower.start()
+        objects.start()
         yield
+        await run_in_threadpool(objects.stop)
         await run_in_threadpool(follower.stop)
         client.close()
 

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from broker.api.follower import ControlFollower
 from broker.api.metrics import ApiMetrics
+from broker.api.objects import ObjectFollower
 from broker.config import Settings
 from broker.control import ControlState
 from broker.errors import BrokerError
@@ -24,7 +25,9 @@ class NotReady(BrokerError):
 
 @dataclass(frozen=True)
 class Context:
-    """Settings with addresses, the control state, what filters may name, and the clients of the checks."""
+    """Settings with addresses, the control state, what filters may name, the clients of the checks, and the
+    objects seen.
+    """
 
     settings: Settings
     follower: ControlFollower
@@ -32,6 +35,7 @@ class Context:
     redis: redis.Redis
     admin: AdminClient
     metrics: ApiMetrics
+    objects: ObjectFollower
 
     @property
     def state(self) -> ControlState:

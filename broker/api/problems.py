@@ -16,6 +16,11 @@ from broker.feedback_store import UnknownMark
 from broker.filters.store import ReservedOwner, UnknownFilter
 from broker.model_store import UnknownModel
 from broker.published import UnknownAlert
+from broker.clusters import NothingSeen
+from broker.errors import BrokerError, FilterError
+from broker.filters.store import ReservedOwner, UnknownFilter
+from broker.model_store import UnknownModel
+from broker.similar import UnknownObject
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -54,6 +59,8 @@ def _filter(request: Request, error: Exception) -> JSONResponse:
 def _broker(request: Request, error: Exception) -> JSONResponse:
     """404 for what does not exist, 422 for what cannot be; else a server behind us is missing."""
     if isinstance(error, UnknownFilter | UnknownModel | UnknownAlert | UnknownMark):
+    """404 for what does not exist; else a server behind us is missing."""
+    if isinstance(error, UnknownFilter | UnknownModel | UnknownObject | NothingSeen):
         return JSONResponse({"error": str(error)}, 404)
     if isinstance(error, FeedbackError):
         return JSONResponse({"error": str(error)}, 422)

@@ -29,6 +29,8 @@ VERBS: list[tuple[str, str]] = [
     ("train", "Train a model bundle from labelled light curves"),
     ("evaluate", "What a bundle says of a folder of light curves, and how good that is"),
     ("explain", "Why a published alert got its probabilities"),
+    ("similar", "Objects whose light curves are like an object's"),
+    ("anomalies", "A night's strangest objects, in groups of alike ones"),
     ("models", "List, promote and roll back the models that score"),
     ("drift", "How far the stream has moved from before and from the training sample"),
     ("bench", "Measure this machine"),
