@@ -22,7 +22,6 @@ from broker.training.anomaly import ANOMALY_INPUTS, grow
 from broker.training.card import flow
 from broker.training.evaluate import INTERVAL, Figure
 from broker.training.selection import FOLDS, folds
-from broker.training.tasks import family
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -50,8 +49,6 @@ NEIGHBOURS = 5
 USUAL = "SNIa"
 """The class that others are set against: the most frequent one."""
 MAP_FILE = "embedding-map.png"
-_RUBIN_STEPS = (1, 2, 3, 5, 10, 20, 40, 80, 160, 320, 640)
-"""Detections after which a Rubin object is looked at; and after its last."""
 _KNOTS = 2001
 _RESAMPLES = 300
 
@@ -85,7 +82,7 @@ class Report:
     linear, network : mean squared error of a redrawn input by DIMENSIONS components and by the autoencoder
     agreement : rank correlation of the reconstruction error with the forest's anomaly
     forest_counts, error_counts : rank correlation of each with the number of inputs that are known
-    usual : objects of class USUAL;  map : last state of each object in two dimensions
+    usual : objects of class USUAL;  map : each object in two dimensions
     """
 
     objects: int
@@ -125,8 +122,7 @@ def train_embedding(
 ) -> Report | None:
     """Fit the embedding and the autoencoder, and write them into a bundle's folder before it is sealed.
 
-    names  : (k,) of the matrix's columns;  matrix : (w, k) states of objects, of each in the order of time;
-             NaN where unknown
+    names  : (k,) of the matrix's columns;  matrix : (w, k) states of objects, NaN where unknown
     groups : (w,) object;  labels : (w,) published label, '' if unknown: looked at for the report alone
     Returns None and writes nothing where fewer than LEAST_OBJECTS objects have enough known.
     """
@@ -143,26 +139,8 @@ def train_embedding(
     space = fit_space(columns, seed, errors)
     folder.mkdir(parents=True, exist_ok=True)
     save_embedding(folder, space, inputs)
-    last = _last_rows(group)
-    return _judged(space, columns, held, last, label, len(np.unique(groups)) - objects, seed)
-
-
-def rubin_states(data: Path) -> tuple[tuple[str, ...], F64, Strings, Strings]:
-    """Rubin's real light curves after some of their detections, as `train_embedding` takes them.
-
-    data : folder of labelled light curves.  Returns names, matrix, groups and labels; no row where the folder
-    has none. Context columns are unknown.
-    """
-    histories = family.load(data, (family.RUBIN_SOURCE,))
-    counts = np.diff(histories.starts).tolist()
-    shown = [
-        (place, count)
-        for place, whole in enumerate(counts)
-        for count in sorted({*(step for step in _RUBIN_STEPS if step < whole), whole} - {0})
-    ]
-    owner, count = np.array(shown, dtype=np.int64).reshape(-1, 2).T
-    sample = family.states(histories, owner, count, None)
-    return sample.names, sample.features, sample.group, histories.label[owner]
+    best = _best_rows(group, held.known)
+    return _judged(space, columns, held, best, label, len(np.unique(groups)) - objects, seed)
 
 
 def fit_space(columns: F64, seed: int, errors: F64 | None = None) -> Space:
@@ -219,20 +197,20 @@ def _held_out(columns: F64, strange: F64, fold: I64, seed: int) -> _HeldOut:
 
 
 def _judged(
-    space: Space, columns: F64, held: _HeldOut, last: I64, label: Strings, left_out: int, seed: int
+    space: Space, columns: F64, held: _HeldOut, best: I64, label: Strings, left_out: int, seed: int
 ) -> Report:
     rng = np.random.default_rng(seed)
-    own, error, forest, known = label[last], held.network[last], held.forest[last], held.known[last]
-    points = space.embed(space.scaled(columns[last]))
+    own, error, forest, known = label[best], held.network[best], held.forest[best], held.known[best]
+    points = space.embed(space.scaled(columns[best]))
     purities, balanced = purity(points, own, rng)
     usual = own == USUAL
     return Report(
-        objects=len(last),
+        objects=len(best),
         rows=len(columns),
         left_out=left_out,
         explained=1.0 - (held.residual.sum(axis=0) / held.residual[:, 0].sum())[1:],
-        linear=_figure(lambda rows: held.linear[last][rows].mean(), len(last), rng),
-        network=_figure(lambda rows: error[rows].mean(), len(last), rng),
+        linear=_figure(lambda rows: held.linear[best][rows].mean(), len(best), rng),
+        network=_figure(lambda rows: error[rows].mean(), len(best), rng),
         agreement=_correlation(error, forest, rng),
         forest_counts=_correlation(forest, known, rng),
         error_counts=_correlation(error, known, rng),
@@ -317,10 +295,11 @@ def _figure(statistic: Callable[[I64], Any], count: int, rng: np.random.Generato
     return Figure(float(statistic(np.arange(count))), float(low), float(high))
 
 
-def _last_rows(group: Strings) -> I64:
-    """Position of the last row of each object."""
-    _, first_from_end = np.unique(group[::-1], return_index=True)
-    return np.sort(len(group) - 1 - first_from_end).astype(np.int64)
+def _best_rows(group: Strings, known: I64) -> I64:
+    """Position of the row of each object of which most is known.  group, known : (n,)."""
+    order = np.argsort(known, kind="stable")[::-1]
+    _, first = np.unique(group[order], return_index=True)
+    return np.sort(order[first]).astype(np.int64)
 
 
 def _usual(columns: F64) -> tuple[F64, F64]:
@@ -339,10 +318,10 @@ def _paragraphs(report: Report) -> list[str]:
     return [
         "## Without labels: embedding and reconstruction error",
         flow(f"""{report.objects} objects of the stream in {report.rows} states; {report.left_out} more never
-            have {LEAST_KNOWN} of the {len(EMBEDDING_INPUTS)} inputs and get no answer. All figures are on
-            objects that the models were not fitted to, dealt to {FOLDS} folds; brackets hold 95 % of the
-            values when objects are drawn again. The shape of the network and the number of components are
-            fixed, not chosen on these figures."""),
+            have {LEAST_KNOWN} of the {len(EMBEDDING_INPUTS)} inputs and get no answer. An object is judged in
+            the state of which most is known. All figures are on objects that the models were not fitted to,
+            dealt to {FOLDS} folds; brackets hold 95 % of the values when objects are drawn again. The shape
+            of the network and the number of components are fixed, not chosen on these figures."""),
         f"Share of the variance that the first components explain: {shares}.",
         flow(f"""Mean squared error of a redrawn input, in units of its usual spread: {report.network} by the
             autoencoder, {report.linear} by as many principal components.{_verdict(report)}"""),

@@ -28,6 +28,7 @@ from broker.training.card import card
 from broker.training.contenders import model_of, rivals
 from broker.training.controls import across, check_apart, check_inputs, source_alone, source_controls
 from broker.training.dataset import STREAM_SOURCE, Windows, feature_indices, load_detections, windows
+from broker.training.embedding import train_embedding
 from broker.training.evaluate import Evaluation, evaluate
 from broker.training.novelty import LeftOut, fit_novelty, leave_each_out
 from broker.training.questions import extra_controls, importances, later_time, other_sky, untaught
@@ -102,6 +103,8 @@ def train(
     stream = stream_windows(data, np.random.default_rng(seed))
     results, forest = finished(SURVEY, VERSION, stages, stream, seed)
     results = replace(results, counterpart=sources, peaks=peaks)
+    tell(0.93, "learning without labels")
+    results = with_embedding(results, stream, folder, out / "report" / results.name)
     tell(0.95, "writing the report")
     write_bundle(folder, results, forest, provenance(data, results))
     page = write_report(out / "report" / results.name, results)
@@ -124,6 +127,7 @@ def train_rubin(
     stream = rubin.windows(data, np.random.default_rng(seed))
     results, forest = finished(rubin.NAME, rubin.VERSION, stages, stream, seed)
     folder = out / results.name
+    results = with_embedding(results, stream, folder, out / "report" / results.name)
     write_bundle(folder, results, forest, provenance(data, results))
     figure, rows = rubin.agn_figure(data, stages[0], seed), rubin.taken(data, stages[0])
     page = rubin.write_page(out / "report" / results.name, results, figure, rows)
@@ -147,6 +151,17 @@ def finished(
         anomaly_quantiles=tuple(np.quantile(strangeness, [0.05, 0.5, 0.95, 0.99]).tolist()),
     )
     return results, forest
+
+
+def with_embedding(results: Results, stream: Windows, folder: Path, report: Path) -> Results:
+    """The results with what is learnt without labels: its file goes to `folder`, its map to `report`."""
+    names = [feature.name for feature in FEATURES]
+    found = train_embedding(names, stream.features, stream.group, stream.label, folder, results.seed)
+    if found is None:
+        return results
+    report.mkdir(parents=True, exist_ok=True)
+    found.draw(report)
+    return replace(results, sections=(*results.sections, found.markdown()))
 
 
 def train_counterpart(data: Path, folder: Path, seed: int, tell: Progress) -> counterpart.Report | None:

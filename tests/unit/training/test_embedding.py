@@ -9,9 +9,13 @@ import pytest
 
 from broker import embedding_map
 from broker.embedding_map import MapPoints, draw_map, flatten
+from broker.features.catalog import FEATURES
 from broker.scores.embedding import DIMENSIONS, EMBEDDING_FILE
 from broker.training import embedding
+from broker.training.dataset import Windows
 from broker.training.embedding import LEAST_OBJECTS, MAP_FILE, Report, purity, train_embedding
+from broker.training.results import Results
+from broker.training.train import with_embedding
 
 NAMES = tuple(f"f{number}" for number in range(14))
 INPUTS, FOREST = NAMES[:12], NAMES[2:]
@@ -130,3 +134,21 @@ def test_without_umap_the_map_is_the_first_two_components(tmp_path: Path) -> Non
     for name in ("one.png", "two.png"):
         draw_map(tmp_path / name, MapPoints(found.place, found.label, found.method), "a test")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_the_run_takes_it_into_bundle_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "EPOCHS", 5)
+    monkeypatch.setattr(embedding, "_RESAMPLES", 20)
+    count = LEAST_OBJECTS + 10
+    words = np.array([f"g{number}" for number in range(count)])
+    features = np.random.default_rng(0).normal(size=(count, len(FEATURES)))
+    stream = Windows(features, words, words, np.full(count, ""), words, np.ones(count, dtype=np.int64))
+    bare = Results("ztf", "9", 1, [], {}, None, [], 0, (), ("before",))
+    found = with_embedding(bare, stream, tmp_path / "bundle", tmp_path / "report")
+    assert found.sections[0] == "before"
+    assert f"{count} objects of the stream" in found.sections[1]
+    assert (tmp_path / "bundle" / EMBEDDING_FILE).exists()
+    assert (tmp_path / "report" / MAP_FILE).exists()
+    few = stream.take(np.arange(LEAST_OBJECTS - 1))
+    assert with_embedding(bare, few, tmp_path / "other", tmp_path / "none").sections == ("before",)
+    assert not (tmp_path / "other").exists()
