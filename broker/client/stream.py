@@ -102,7 +102,10 @@ class Stream:
             for key, end in ends.items()
             if key in self._next
         ):
-            yield from self.poll(_POLL_S)
+            received = self.poll(_POLL_S)
+            yield from received
+            if not received:
+                self._high_watermarks()  # or a Kafka that has gone would be waited for without end
 
     def poll(self, timeout_s: float = _POLL_S) -> list[Received]:
         """The records that are here; waits up to timeout_s for the first one.

@@ -410,3 +410,38 @@ def test_the_table_has_a_row_an_alert_and_a_limit(settings: Settings, topic: str
     assert len(rows) == 2
     expected = ["2025-11-21", "04:40:00", "ZTF21abcdefg", "ztf", "g", "23.90", "SNIa", "0.75", "0.50"]
     assert rows[0].split() == [*expected, "broker.young@1"]
+
+
+@pytest.mark.usefixtures("announced")
+def test_the_past_ends_where_alerts_never_cease(settings: Settings, topic: str) -> None:
+    send(settings, topic, [alert(number) for number in range(20)])
+    done = threading.Event()
+
+    def go_on() -> None:
+        number = 20
+        while not done.is_set():
+            send(settings, topic, [alert(number)])
+            number += 1
+
+    with Stream(topic, settings.kafka, start="beginning") as stream:
+        writing = threading.Thread(target=go_on)
+        writing.start()
+        try:
+            found = list(stream.past())
+        finally:
+            done.set()
+            writing.join()
+    assert set(range(20)) <= offsets(found)
+
+
+@pytest.mark.usefixtures("announced")
+def test_the_past_of_aborted_and_empty_partitions(settings: Settings, topic: str) -> None:
+    with Stream(topic, settings.kafka, start="beginning") as stream:
+        assert list(stream.past()) == []
+    transaction = Transaction(settings)
+    transaction.open(topic, [alert(1)])
+    transaction.commit()
+    transaction.open(topic, [alert(2)])
+    transaction.abort()
+    with Stream(topic, settings.kafka, start="beginning") as stream:
+        assert offsets(list(stream.past())) == {1}
