@@ -10,8 +10,17 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from broker import __version__
-from broker.api import drift, explanation, feedback, filters, health, models, registry
-from broker.api import anomalies, filters, health, models, registry, similar
+from broker.api import (
+    anomalies,
+    drift,
+    explanation,
+    feedback,
+    filters,
+    health,
+    models,
+    registry,
+    similar,
+)
 from broker.api.context import Context
 from broker.api.follower import ControlFollower
 from broker.api.guard import Guard
@@ -31,9 +40,10 @@ ROUTERS = [
     models.router,
     drift.router,
     explanation.router,
+    similar.router,
+    anomalies.router,
     registry.router,
 ]
-ROUTERS = [health.router, filters.router, models.router, similar.router, anomalies.router, registry.router]
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -11,16 +11,16 @@ from starlette.exceptions import HTTPException
 
 from broker.api.context import NotReady
 from broker.api.registry import INVALID_SCHEMA, NOT_READY, RegistryError, is_registry, registry_answer
+from broker.clusters import NothingSeen
 from broker.errors import BrokerError, FeedbackError, FilterError
 from broker.feedback_store import UnknownMark
 from broker.filters.store import ReservedOwner, UnknownFilter
 from broker.model_store import UnknownModel
 from broker.published import UnknownAlert
-from broker.clusters import NothingSeen
-from broker.errors import BrokerError, FilterError
-from broker.filters.store import ReservedOwner, UnknownFilter
-from broker.model_store import UnknownModel
 from broker.similar import UnknownObject
+
+UNKNOWN = (UnknownFilter, UnknownModel, UnknownAlert, UnknownMark, UnknownObject, NothingSeen)
+"""What somebody asked for and is not there."""
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -58,9 +58,9 @@ def _filter(request: Request, error: Exception) -> JSONResponse:
 
 def _broker(request: Request, error: Exception) -> JSONResponse:
     """404 for what does not exist, 422 for what cannot be; else a server behind us is missing."""
-    if isinstance(error, UnknownFilter | UnknownModel | UnknownAlert | UnknownMark):
-    """404 for what does not exist; else a server behind us is missing."""
-    if isinstance(error, UnknownFilter | UnknownModel | UnknownObject | NothingSeen):
+    if isinstance(
+        error, UnknownFilter | UnknownModel | UnknownAlert | UnknownMark | UnknownObject | NothingSeen
+    ):
         return JSONResponse({"error": str(error)}, 404)
     if isinstance(error, FeedbackError):
         return JSONResponse({"error": str(error)}, 422)
