@@ -58,9 +58,7 @@ def _filter(request: Request, error: Exception) -> JSONResponse:
 
 def _broker(request: Request, error: Exception) -> JSONResponse:
     """404 for what does not exist, 422 for what cannot be; else a server behind us is missing."""
-    if isinstance(
-        error, UnknownFilter | UnknownModel | UnknownAlert | UnknownMark | UnknownObject | NothingSeen
-    ):
+    if isinstance(error, UNKNOWN):
         return JSONResponse({"error": str(error)}, 404)
     if isinstance(error, FeedbackError):
         return JSONResponse({"error": str(error)}, 422)

@@ -16,6 +16,9 @@ from broker.training.selection import folds
 LEAST_GROUPS = 10
 """A source or class with fewer objects is left out of a control."""
 
+FEW, DEALS_OF_FEW = 500, 5
+"""Of fewer objects which fold each fell into matters: so many deals, of which the mean counts."""
+
 TELLING = (
     "n_det", "n_nights", "n_forced", "n_points", "last_limit", "forced_snr", "peak_mag", "last_mag",
     "flux_", "_flux", "snr", "frac_negative", "limiting_mag", "exposure_time", "programid", "_id",
@@ -75,7 +78,25 @@ def inside(question: str, sample: Sample, contenders: Sequence[Contender], seed:
     part, names = _common(sample, [sample])
     if len(names) < 2:
         return []
-    return by_folds(question, part, names, folds(part.group, part.label, seed), contenders, seed)
+    deals = DEALS_OF_FEW if len(np.unique(part.group)) < FEW else 1
+    found = [
+        by_folds(question, part, names, folds(part.group, part.label, seed + deal), contenders, seed)
+        for deal in range(deals)
+    ]
+    return [_mean(same) for same in zip(*found, strict=True)]
+
+
+def _mean(controls: Sequence[Control]) -> Control:
+    """The mean of the answers to one question, each object dealt to another fold."""
+    first = controls[0]
+    others = {name: _mean_figure([one.others[name] for one in controls]) for name in first.others}
+    return replace(
+        first, balanced_accuracy=_mean_figure([one.balanced_accuracy for one in controls]), others=others
+    )
+
+
+def _mean_figure(figures: Sequence[Figure]) -> Figure:
+    return Figure(*np.mean([(one.value, one.low, one.high) for one in figures], axis=0).tolist())
 
 
 def by_folds(

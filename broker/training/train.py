@@ -28,6 +28,7 @@ from broker.training.card import card
 from broker.training.contenders import model_of, rivals
 from broker.training.controls import across, check_apart, check_inputs, source_alone, source_controls
 from broker.training.dataset import STREAM_SOURCE, Windows, feature_indices, load_detections, windows
+from broker.training.drift import write_reference
 from broker.training.embedding import train_embedding
 from broker.training.evaluate import Evaluation, evaluate
 from broker.training.novelty import LeftOut, fit_novelty, leave_each_out
@@ -36,12 +37,14 @@ from broker.training.report import write_report
 from broker.training.results import Results, StageResult
 from broker.training.sample import F64, Sample
 from broker.training.selection import BUDGET, LEAST_GROUPS, Chosen, choose, folds
+from broker.training.simulation_report import simulation_report
 from broker.training.task import Task
 from broker.training.tasks import counterpart, peak
 
 SURVEY, VERSION = "ztf", "3"
 WINDOWS_PER_OBJECT = 6
 _TEST_FOLDS = 5
+_SIMULATION = "## Simulation\n\n[How real it looks, and what it teaches](simulation.md)."
 
 Progress = Callable[[float, str], None]
 """Called with the fraction done, 0..1, and what is being done."""
@@ -105,6 +108,10 @@ def train(
     results = replace(results, counterpart=sources, peaks=peaks)
     tell(0.93, "learning without labels")
     results = with_embedding(results, stream, folder, out / "report" / results.name)
+    if every:
+        tell(0.94, "simulation: what it looks like beside real objects, and whether it teaches")
+        simulation_report(data, out / "report" / results.name, seed)
+        results = replace(results, sections=(*results.sections, _SIMULATION))
     tell(0.95, "writing the report")
     write_bundle(folder, results, forest, provenance(data, results))
     page = write_report(out / "report" / results.name, results)
@@ -328,6 +335,8 @@ def write_bundle(folder: Path, results: Results, forest: Forest, training: dict[
         if stage.novelty is not None:
             save_novelty(folder / f"{stage.task.name}{NOVELTY_FILE}", stage.novelty)
     (folder / "card.md").write_text(card(results))
+    seen = [(stage.chosen.inputs, stage.learnt.columns(stage.chosen.inputs)) for stage in results.stages]
+    write_reference(folder, *seen)
     names = {name for stage in results.stages for name in stage.chosen.inputs}
     if results.counterpart is not None:
         names |= {*MAGNITUDES, LATITUDE}
