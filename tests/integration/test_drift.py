@@ -35,6 +35,7 @@ from broker.scored import Scored
 from broker.scores.bundle import write_manifest
 from broker.scores.catalog import DEFAULT_BUNDLE, Scorer
 from broker.simulate import simulate_ztf
+from broker.supervisor import Supervisor
 from broker.surveys.registry import schema_source
 from broker.training.drift import write_reference
 
@@ -105,8 +106,14 @@ def seen(settings: Settings) -> dict[str, DriftGauge]:
         return {item.column: item for item in gauges(every_survey(client, settings.run.group))}
 
 
-def test_a_stream_that_stays_as_it_was_raises_nothing(sky: Sky) -> None:
-    found = seen(sky.counted("steady", lambda value: value))
+def test_a_stream_that_stays_as_it_was_raises_nothing(sky: Sky, tmp_path: Path) -> None:
+    settings = sky.counted("steady", lambda value: value)
+    found = seen(settings)
+    parent = Supervisor(settings, tmp_path)
+    with redis_client(settings) as client:
+        parent._look_at_drift(client)
+    known = {name: item.more_nulls for name, item in found.items()}  # an index may be NaN
+    assert {item.column: item.more_nulls for item in parent.drift} == known
     assert {"mag", "anomaly", "prob_family_transient", "counterpart_gr"} <= found.keys()
     assert [item for item in found.values() if item.psi > HIGH_PSI] == []
     assert [item for item in found.values() if item.more_nulls > HIGH_NULLS] == []
