@@ -321,7 +321,7 @@ def _paragraphs(report: Report) -> list[str]:
             have {LEAST_KNOWN} of the {len(EMBEDDING_INPUTS)} inputs and get no answer. An object is judged in
             the state of which most is known. All figures are on objects that the models were not fitted to,
             dealt to {FOLDS} folds; brackets hold 95 % of the values when objects are drawn again. The shape
-            of the network and the number of components are fixed, not chosen on these figures."""),
+            of the network and the number of components were settled on a look at these same objects."""),
         f"Share of the variance that the first components explain: {shares}.",
         flow(f"""Mean squared error of a redrawn input, in units of its usual spread: {report.network} by the
             autoencoder, {report.linear} by as many principal components.{_verdict(report)}"""),
