@@ -80,6 +80,10 @@ class RunSettings:
     shadow_share: float = _setting(
         0.1, "share of the batches, 0 to 1, that a shadow model scores too, once they are committed"
     )
+    stamps: str = _setting(
+        "",
+        "score ZTF's images (stamp_score): 'shipped', or the folder of a network; empty = not looked at",
+    )
     gated_share: float = _setting(
         0.1, "share of a batch whose expensive features (period, fits) are computed anew; at least 20 alerts"
     )

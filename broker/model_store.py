@@ -34,7 +34,7 @@ from broker.models import load_checked
 from broker.promotion import ALL, BundleName, Promotion, Shadow, StoredBundle, promoted, rolled_back
 from broker.scores.archive import pack, unpack
 from broker.scores.bundle import MANIFEST, write_manifest
-from broker.scores.catalog import BUNDLES, OWN_BUNDLES, Scorer
+from broker.scores.catalog import BUNDLES, OWN_BUNDLES, STAMPS_BUNDLE, Scorer
 from broker.shadow import Disagreement, read_disagreements
 
 ACKNOWLEDGE_S = 10.0
@@ -264,7 +264,8 @@ def find(state: ControlState, name: str) -> StoredBundle:
     if len(found) == 1:
         return found[0]
     known = ", ".join(sorted(map(str, state.bundles))) or "none yet"
-    shipped = ", ".join(sorted(path.parent.name for path in BUNDLES.glob(f"*/{MANIFEST}")))
+    folders = [path.parent for path in BUNDLES.glob(f"*/{MANIFEST}")]
+    shipped = ", ".join(sorted(folder.name for folder in folders if folder != STAMPS_BUNDLE))
     raise UnknownModel(
         f"{name!r} is neither a folder nor one bundle; promoted before: {known}; shipped: {shipped}"
     )

@@ -49,7 +49,7 @@ from broker.publish import rows
 from broker.publish.packets import Judged, PacketWriter, Withdrawn, dead_letter, retraction_notice
 from broker.scored import MAGNITUDE, Scored
 from broker.scores import personal
-from broker.scores.catalog import OWN_BUNDLES, Scorer, load_scorer
+from broker.scores.catalog import OWN_BUNDLES, STAMP_COLUMN, Scorer, load_scorer, stamps_of
 from broker.surveys import arena
 from broker.surveys.avro import SchemaSource
 from broker.surveys.catalog import decode
@@ -92,6 +92,7 @@ class Pipeline:
     ) -> None:
         self._store = store
         self._models = ModelSet(scorer)
+        self._stamps = stamps_of(settings.run.stamps)
         self._schemas = schemas
         self._settings = settings
         self.columns = filter_columns(FEATURE_SPECS, scorer.specs)
@@ -135,6 +136,10 @@ class Pipeline:
             scorer = self._models.of(alerts.survey)
             context = context_matrix(alerts.packet, alerts.ra, alerts.dec)
             scores = scorer.score(matrix, context)
+        if self._stamps is not None:
+            with _timed(outcome, "stamps"):
+                found = self._stamps.score(alerts.survey, alerts.records, alerts.cutouts)
+                scores[:, STAMP_COLUMN] = found
         with _timed(outcome, "filters"):
             table = build_table(
                 known.batch, (FEATURE_SPECS, matrix), (scorer.specs, scores), known.history_incomplete

@@ -64,9 +64,21 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Seal a folder: every file in it is named with its SHA-256."""
+    seal(folder, asdict(manifest))
+
+
+def seal(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write a folder's manifest: what it says, and each file's SHA-256."""
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
-    content = {"format": FORMAT, **asdict(manifest), "files": files}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+    whole = {"format": FORMAT, **content, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(whole, indent=1) + "\n")
+
+
+def read_sealed(folder: Path) -> dict[str, Any]:
+    """What the manifest of an intact folder says, without its format and files; BundleError otherwise."""
+    content = _content(folder)
+    _check_files(folder, content.pop("files", {}))
+    return content
 
 
 def read_manifest(folder: Path, feature_names: Sequence[str], context_names: Sequence[str]) -> Manifest:
@@ -75,8 +87,11 @@ def read_manifest(folder: Path, feature_names: Sequence[str], context_names: Seq
     feature_names : the catalogue of this version of the code; the bundle's list must be a prefix of it
     context_names : the context columns of this version; the bundle's must be among them
     """
-    content = _content(folder)
-    _check_files(folder, content.pop("files", {}))
+    content = read_sealed(folder)
+    if "stages" not in content:
+        raise BundleError(
+            f"bundle {folder} has no models of light curves; a network for images is chosen by run.stamps"
+        )
     try:
         manifest = _manifest(content)
     except (KeyError, TypeError, AttributeError) as error:

@@ -16,6 +16,7 @@ from broker.scores.counterpart import COUNTERPART_SPECS, load_counterpart
 from broker.scores.embedding import EMBEDDING_SPECS, load_embedding
 from broker.scores.peak import PEAK_SPECS, load_peak
 from broker.scores.stages import F64, STAGE_SPECS, load_stages
+from broker.scores.stamps import STAMP_SPECS, Stamps, load_stamps, not_asked
 from broker.table import ColumnSpec
 
 BUNDLES = Path(__file__).parent / "bundles"
@@ -23,6 +24,9 @@ DEFAULT_BUNDLE = BUNDLES / "ztf-v2"
 """The bundle that is used when none is named."""
 OWN_BUNDLES = {"lsst": BUNDLES / "lsst-v1"}
 """Those of surveys that have one of their own."""
+SHIPPED = "shipped"
+STAMPS_BUNDLE = BUNDLES / "stamps-v1"
+"""The network for images that is used by that name."""
 
 
 class Part(Protocol):
@@ -47,9 +51,12 @@ SCORERS: list[Kind] = [
     Kind("peak", PEAK_SPECS, load_peak),
     Kind("anomaly", ANOMALY_SPECS, load_anomaly),
     Kind("embedding", EMBEDDING_SPECS, load_embedding),
+    Kind("stamps", STAMP_SPECS, not_asked),
 ]
 
 SCORE_SPECS: list[ColumnSpec] = [spec for kind in SCORERS for spec in kind.specs]
+STAMP_COLUMN = [spec.name for spec in SCORE_SPECS].index(STAMP_SPECS[0].name)
+"""Where the score by images belongs: what computes it is no part of a bundle of light-curve models."""
 
 
 @dataclass(frozen=True)
@@ -116,3 +123,13 @@ def load_scorer(
         return Scorer(manifest, tuple(kind.load(folder, manifest) for kind in SCORERS), context)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"bundle {folder} is incomplete or damaged: {error!r}; get it anew") from None
+
+
+def stamps_of(setting: str) -> Stamps | None:
+    """What `run.stamps` asks for: '' nothing, 'shipped' the package's network, else that of a folder.
+
+    BundleError if the folder holds none that this version can serve. Score once to compile before serving.
+    """
+    if not setting:
+        return None
+    return load_stamps(STAMPS_BUNDLE if setting == SHIPPED else Path(setting))

@@ -15,13 +15,22 @@ from broker.context import CONTEXT_NAMES
 from broker.errors import BundleError
 from broker.features.catalog import FEATURES, feature_set_hash
 from broker.scores.bundle import MANIFEST, write_manifest
-from broker.scores.catalog import BUNDLES, DEFAULT_BUNDLE, SCORE_SPECS, SCORERS, Scorer, load_scorer
+from broker.scores.catalog import (
+    BUNDLES,
+    DEFAULT_BUNDLE,
+    SCORE_SPECS,
+    SCORERS,
+    STAMPS_BUNDLE,
+    Scorer,
+    load_scorer,
+)
 from broker.scores.stages import set_names
 from broker.scores.taxonomy import FAMILIES, LEAVES
 
 NAMES = [feature.name for feature in FEATURES]
 PROBABILITIES = [f"prob_{leaf}" for leaf in LEAVES] + [f"prob_family_{family}" for family in FAMILIES]
-SHIPPED = sorted(path for path in BUNDLES.iterdir() if path.is_dir())
+SHIPPED = sorted(path for path in BUNDLES.iterdir() if path.is_dir() and path != STAMPS_BUNDLE)
+"""The bundles of light-curve models; `tests/unit/scores/test_stamps.py` has the network for images."""
 MAX_BYTES = 10_000_000
 
 
