@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +11,18 @@ import typer
 
 from broker.errors import BrokerError
 
+Show = Callable[[float, str], None]
 Data = Annotated[
-    Path, typer.Option(help="Folder with photometry.parquet and labels.parquet.", show_default=False)
+    Path | None, typer.Option(help="Folder with photometry.parquet and labels.parquet.", show_default=False)
+]
+Stamps = Annotated[
+    Path | None,
+    typer.Option(help="Folder of ZTF alerts: train the network for images instead.", show_default=False),
 ]
 
 
 def train(
-    data: Data,
+    data: Data = None,
     out: Annotated[Path, typer.Option(help="New folder for the bundle and its report.")] = Path("trained"),
     task: Annotated[
         list[str] | None, typer.Option(help="Train these stages only.", show_default=False)
@@ -28,11 +35,20 @@ def train(
     check: Annotated[
         bool, typer.Option(help="Compare with the shipped bundles; fail outside the stated tolerance.")
     ] = False,
+    stamps: Stamps = None,
 ) -> None:
     """Train a bundle of models, and write an honest report about them."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import Progress  # noqa: PLC0415
+    if (data is None) == (stamps is None):
+        raise typer.BadParameter("give one of --data (light curves) and --stamps (images)")
+    if data is not None:
+        _light_curves(data, out, task, every, budget, seed, check)
+    if stamps is not None:
+        _images(stamps, out, seed)
 
+
+def _light_curves(
+    data: Path, out: Path, task: list[str] | None, every: bool, budget: int, seed: int, check: bool
+) -> None:
     from broker.training.tasks.catalog import TASKS  # noqa: PLC0415
     from broker.training.train import train as run  # noqa: PLC0415
 
@@ -40,12 +56,7 @@ def train(
     if unknown:
         raise BrokerError(f"no stage {sorted(unknown)}; there are {', '.join(item.name for item in TASKS)}")
     tasks = [item for item in TASKS if not task or item.name in task]
-    with Progress(console=Console(stderr=True)) as bar:
-        row = bar.add_task("training", total=1.0)
-
-        def show(done: float, text: str) -> None:
-            bar.update(row, completed=done, description=text)
-
+    with _progress() as show:
         report = run(data, out, tasks, seed=seed, budget=budget, every=every, progress=show)
     for why in report.unfit.values():
         print(f"left out: {why}")
@@ -71,3 +82,22 @@ def _as_shipped(bundle: Path, data: Path) -> bool:
     found = compare(shipped, bundle, data, TASKS)
     print(f"{bundle.name}: {found}")
     return found.within_tolerance
+
+
+def _images(alerts: Path, out: Path, seed: int) -> None:
+    from broker.training.stamps import train_stamps  # noqa: PLC0415
+
+    with _progress() as show:
+        report = train_stamps(alerts, out, seed=seed, progress=show)
+    print(f"bundle: {report.bundle}\nreport: {report.page}")
+    print(f"use it: BROKER_RUN_STAMPS={report.bundle} broker run")
+
+
+@contextmanager
+def _progress() -> Iterator[Show]:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    with Progress(console=Console(stderr=True)) as bar:
+        row = bar.add_task("training", total=1.0)
+        yield lambda done, text: bar.update(row, completed=done, description=text)

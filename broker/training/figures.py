@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from broker.training.evaluate import Evaluation
+from broker.training.evaluate import Calibrated, Evaluation
+
+F64 = npt.NDArray[np.float64]
 
 DPI = 110
 
@@ -54,6 +57,30 @@ def draw_nights(path: Path, test: Evaluation) -> None:
     axes.set_xlabel("nights with a detection")
     axes.set_ylabel("balanced accuracy (dotted: a guess)")
     axes.set_ylim(0, 1)
+    _save(figure, path)
+
+
+def draw_reliability_of(path: Path, calibration: Calibrated) -> None:
+    """As `draw_reliability`, of two classes."""
+    figure, axes = _figure()
+    axes.plot([0.5, 1], [0.5, 1], color="grey", linestyle=":")
+    axes.plot(calibration.reliability[:, 0], calibration.reliability[:, 1], marker="o")
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("fraction right")
+    axes.set_title(f"calibration error {calibration.ece:.3f}")
+    _save(figure, path)
+
+
+def draw_curves(path: Path, curves: Mapping[str, tuple[F64, F64]]) -> None:
+    """Share of the real that is kept against share of the bogus that passes, on a logarithmic scale."""
+    figure, axes = _figure()
+    for name, (false, true) in curves.items():
+        axes.plot(np.maximum(false, 1e-4), true, label=name.replace("*", ""))
+    axes.set_xscale("log")
+    axes.set_xlim(1e-3, 1)
+    axes.set_xlabel("share of the bogus that passes")
+    axes.set_ylabel("share of the real that is kept")
+    axes.legend(loc="lower right")
     _save(figure, path)
 
 
