@@ -8,7 +8,9 @@ from pathlib import Path
 import fastavro
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from broker.cli import app
 from broker.errors import BrokerError
 from broker.scores.models import onnx_session
 from broker.scores.stamps import SIDE, Stamps, load_stamps
@@ -267,3 +269,10 @@ def test_a_run_leaves_a_bundle_that_serves_and_a_report(
     assert "stamp_score" in (report.bundle / "card.md").read_text()
     with pytest.raises(BrokerError, match="not empty"):
         train_stamps(alerts, tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--data", "a", "--stamps", "b"]])
+def test_the_command_wants_light_curves_or_images(arguments: list[str]) -> None:
+    answer = CliRunner().invoke(app, ["train", *arguments])
+    assert answer.exit_code == 2
+    assert "--stamps" in answer.output
