@@ -20,11 +20,12 @@ def evaluate(
     """What a bundle says of every light curve of a folder, and how good that is where labels are known."""
     from rich.console import Console  # noqa: PLC0415
 
+    from broker.cli.train import labelled_folder  # noqa: PLC0415
     from broker.training.predict import evaluate_folder  # noqa: PLC0415
     from broker.training.tasks.catalog import TASKS  # noqa: PLC0415
 
     with Console(stderr=True).status("reading light curves"):
-        done = evaluate_folder(data, out, TASKS, model)
+        done = evaluate_folder(labelled_folder(data), out, TASKS, model)
     print(
         f"predictions: {done.predictions} ({done.rows} objects)\nearly: {done.early}\nreport: {done.report}"
     )

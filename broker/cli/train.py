@@ -13,12 +13,15 @@ from broker.errors import BrokerError
 
 Show = Callable[[float, str], None]
 Data = Annotated[
-    Path | None, typer.Option(help="Folder with photometry.parquet and labels.parquet.", show_default=False)
+    Path | None,
+    typer.Option(help="Folder with photometry.parquet and labels.parquet.", show_default=False),
 ]
 Stamps = Annotated[
     Path | None,
-    typer.Option(help="Folder of ZTF alerts: train the network for images instead.", show_default=False),
+    typer.Option(help="Folder of ZTF alerts: train the network for images.", show_default=False),
 ]
+
+_ALERTS = "ztf"
 
 
 def train(
@@ -37,13 +40,25 @@ def train(
     ] = False,
     stamps: Stamps = None,
 ) -> None:
-    """Train a bundle of models, and write an honest report about them."""
-    if (data is None) == (stamps is None):
-        raise typer.BadParameter("give one of --data (light curves) and --stamps (images)")
+    """Train the bundles of models, and write an honest report about them.
+
+    With --all the network for images is trained, too, where a folder `ztf` of alerts lies beside the data.
+    """
+    if data is None and stamps is None:
+        raise typer.BadParameter("give --data (light curves), --stamps (images), or both")
     if data is not None:
+        data = labelled_folder(data)
+        if every and stamps is None and (data.resolve().parent / _ALERTS).is_dir():
+            stamps = data.resolve().parent / _ALERTS
         _light_curves(data, out, task, every, budget, seed, check)
     if stamps is not None:
         _images(stamps, out, seed)
+
+
+def labelled_folder(data: Path) -> Path:
+    """The folder of the tables, where a folder above it was given."""
+    within = data / "labelled"
+    return within if (within / "labels.parquet").exists() else data
 
 
 def _light_curves(
