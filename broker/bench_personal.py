@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from broker.filters.compile import bind, compile_filter
-from broker.filters.evaluate import evaluate
+from broker.filters.evaluate import compile_program
 from broker.filters.functions import FOREST
 from broker.personal import OwnerForests
 from broker.scores.aad import grow, personal_forest, weighed
@@ -66,7 +66,10 @@ def measure(repeats: int) -> PersonalCost:
     batch = trees.filled(recent[:BATCH])
     return PersonalCost(
         repeats,
-        {count: _median_us(partial(evaluate, filters[:count], table), repeats) for count in OWNERS},
+        {
+            count: _median_us(partial(compile_program(filters[:count], specs).evaluate, table), repeats)
+            for count in OWNERS
+        },
         _median_us(lambda: model.score_samples(batch), repeats),
     )
 

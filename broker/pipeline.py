@@ -27,7 +27,7 @@ from broker.features import catalog as features
 from broker.features.catalog import FEATURE_SPECS, extract, feature_set_hash
 from broker.features.gated import Gated, extract_gated
 from broker.features.measurements import F64, Reference
-from broker.filters.evaluate import evaluate
+from broker.filters.evaluate import warm_up as warm_up_filters
 from broker.filters.live import FilterSet
 from broker.history import merge
 from broker.history import recall as history_recall
@@ -144,7 +144,7 @@ class Pipeline:
             table = build_table(
                 known.batch, (FEATURE_SPECS, matrix), (scorer.specs, scores), known.history_incomplete
             )
-            verdict = evaluate(filters.compiled, table)
+            verdict = filters.program.evaluate(table)
         with _timed(outcome, "encode"):
             judged = Judged(
                 known.batch, known.keys, known.record_sha256, known.curves, matrix, scores,
@@ -281,6 +281,7 @@ def warm_up(*scorers: Scorer) -> None:
     for scorer in scorers:
         scorer.score(np.full((1, len(FEATURE_SPECS)), np.nan), np.full((1, len(CONTEXT_NAMES)), np.nan))
     personal.warm_up()
+    warm_up_filters()
     rows.warm_up()
 
 

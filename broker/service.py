@@ -195,6 +195,7 @@ class Worker:
             state.filter_addresses(),
             self._pipeline.columns,
             self._forests.named,
+            self._filters,
         )
         for name, why in self._filters.refused:
             if known.get(name) != why:

@@ -171,6 +171,30 @@ def hot_path(
     print(f"  features    {curves.cheap:10,.1f}  (but for the expensive ones)")
 
 
+@bench.command("filters")
+def filters(
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 15,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """CPU time a batch of a thousand and of ten thousand filters, and the ratio to Arrow's functions."""
+    from broker.bench_filters import COLUMNS, FEW, MANY, ROWS, SHARED_CLAUSES, measure  # noqa: PLC0415
+
+    result = measure(repeats)
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    print(f"CPU ms a batch of {ROWS} alerts by {COLUMNS} columns, median of {repeats} repeats")
+    print(f"  {FEW:6,} filters, all clauses different      {result.few:8.2f}")
+    print(f"  {MANY:6,} filters, all clauses different      {result.many:8.2f}")
+    print(f"  {FEW:6,} filters drawn from {SHARED_CLAUSES} clauses       {result.shared_few:8.2f}")
+    print(f"  {MANY:6,} filters drawn from {SHARED_CLAUSES} clauses       {result.shared_many:8.2f}")
+    print(f"  {FEW:6,} filters by pyarrow.compute          {result.arrow:8.2f}")
+    print(f"pyarrow.compute takes {result.ratio:.0f} times as long")
+    print(f"ten times the filters of the same clauses take {result.growth:.1f} times as long")
+    print(f"{MANY:,} texts are compiled in {result.compile_s:.1f} s, one program of them in ", end="")
+    print(f"{result.program_s:.1f} s")
+
+
 @bench.command("personal")
 def personal(
     repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 15,

@@ -48,6 +48,8 @@ def compile_filter(text: str, specs: Mapping[str, ColumnSpec]) -> CompiledFilter
 def bind(compiled: CompiledFilter, named: Named) -> CompiledFilter:
     """The filter with its names standing for what they name; those that nothing has stay NULL."""
     found = [(call.state, call.name) for call in names_in(compiled)]
+    if not found:
+        return compiled
     bound = {(state, name): named[state][name] for state, name in found if name in named.get(state, {})}
     reads = (column for item in bound.values() for column in item.reads)
     return replace(compiled, bound=bound, columns=compiled.columns | frozenset(reads))

@@ -1,24 +1,49 @@
-"""Runs compiled filters on a batch: every distinct sub-expression once, one filter's failure its own.
+"""All filters of an epoch as one program: every distinct clause once a batch, whoever asks for it.
 
-A condition is asked for where it is true or where it is false, never for both unless something needs
-both: NULL is where it is neither, so AND, OR and NOT of three values are operations on plain masks.
+Most of what people write is a column compared with a number. All numbers that a column is compared with are
+sorted when the program is made; a row's value is then placed among them once, and every comparison of that
+column follows from its place. So a thousand comparisons of a column cost little more than one. A condition is
+a row of bits, 64 rows a word: NULL is a bit that is set neither where the condition holds nor where its
+opposite does, so AND and OR of three values are operations on words. What is no such clause (strings, exact
+integers, arithmetic, functions) is worked out by `expression.Evaluator`, once each, and joins in as bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, cast
 
+import numba
 import numpy as np
+import numpy.typing as npt
 
-from broker.filters import tree, values
+from broker.filters import tree
 from broker.filters.compile import CompiledFilter
-from broker.filters.functions import FUNCTION_BY_NAME, Bound, FilterFunction, Parameter
-from broker.filters.tree import COMPLEMENT, Expression
-from broker.filters.values import F64, Mask, Truths, Value
-from broker.table import Table
+from broker.filters.expression import Evaluator, MissingColumn, explain
+from broker.filters.functions import Bound
+from broker.filters.tree import Expression
+from broker.table import ColumnSpec, Table
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
+
+ABOVE, AT_LEAST, BELOW, AT_MOST, EQUAL, UNEQUAL, KNOWN, UNKNOWN = range(8)
+"""What a clause asks of a column's value and a threshold; the last two ask of the value alone."""
+_OPERATION: dict[tree.Comparison, int] = {
+    ">": ABOVE, ">=": AT_LEAST, "<": BELOW, "<=": AT_MOST, "=": EQUAL, "<>": UNEQUAL,
+}  # fmt: skip
+_ALL, _ANY = 0, 1
+_FEW = 96
+"""Thresholds of a column up to which counting beats searching."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _compiled(function: _Function) -> _Function:
+    return cast(_Function, numba.njit(cache=True, nogil=True)(function))
 
 
 @dataclass(frozen=True)
@@ -35,200 +60,290 @@ class Evaluation:
 
 def evaluate(filters: Sequence[CompiledFilter], table: Table) -> Evaluation:
     """Where each filter is true; a condition that is NULL does not pass."""
-    masks = np.zeros((len(filters), table.length), dtype=np.bool_)
-    failures: dict[int, str] = {}
-    evaluator = Evaluator(table, {name: it for compiled in filters for name, it in compiled.bound.items()})
-    with np.errstate(all="ignore"):
-        for index, compiled in enumerate(filters):
-            # Anything at all may go wrong in one filter (its memory, a column gone); the others go on.
-            try:
-                masks[index] = evaluator.truth(compiled.expression, True)
-            except Exception as error:
-                failures[index] = _explain(error)
-    return Evaluation(masks, failures)
+    return compile_program(filters, {name: column.spec for name, column in table.items()}).evaluate(table)
 
 
-def _explain(error: Exception) -> str:
-    if isinstance(error, MissingColumn):
-        return f"column {error.args[0]!r} is not in this batch; was a model or catalogue removed?"
-    return f"{type(error).__name__}: {error}"
+@dataclass(frozen=True)
+class Program:
+    """What is computed, in order; a slot is one condition's bits.
 
-
-class MissingColumn(KeyError):
-    """A compiled filter needs a column that the table does not have."""
-
-
-class Evaluator:
-    """Values and truths of expressions on one table, each worked out once.
-
-    bound : what names stand for, by kind of state and name; the same for all expressions
+    columns : names of the k float and boolean columns that clauses look at
+    thresholds : of all columns, ascending in each;  threshold_starts : (k+1,)
+    clauses : (c, 2) threshold's place within its column and operation;  clause_starts : (k+1,)
+    others : conditions that are no clauses; their slots come after the clauses'
+    joins : (j,) _ALL or _ANY of some earlier slots;  operands, operand_starts : these
+    roots : (f,) slot of each filter
+    bound : what names in the filters stand for, by kind of state and name
     """
 
-    def __init__(self, table: Table, bound: Mapping[tuple[str, str], Bound]) -> None:
-        self._table = table
-        self._bound = bound
-        self._memo: dict[Any, Any] = {}
-        self._values: dict[str, Value] = {}
-        self._truths: tuple[dict[str, Mask], dict[str, Mask]] = ({}, {})
+    columns: tuple[str, ...] = ()
+    thresholds: F64 = field(default_factory=lambda: np.empty(0))
+    threshold_starts: I64 = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    clauses: I64 = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
+    clause_starts: I64 = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    others: tuple[Expression, ...] = ()
+    joins: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    operands: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    operand_starts: I64 = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    roots: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    bound: Mapping[tuple[str, str], Bound] = field(default_factory=dict)
 
-    def value(self, node: Expression) -> Value:
-        """What an expression is worth on every row."""
-        found = self._values.get(node.text)
+    def evaluate(self, table: Table) -> Evaluation:
+        """Where each filter is true; a condition that is NULL does not pass.
+
+        A filter that cannot be evaluated passes nothing and is named with the reason; the others go on.
+        """
+        rows, missing = table.length, [name for name in self.columns if name not in table]
+        words = -(-rows // 64)
+        first_other = len(self.clauses)
+        first_join = first_other + len(self.others)
+        slots = np.zeros((first_join + len(self.joins), words), dtype=np.uint64)
+        failed: dict[int, str] = {}
+        if words:
+            self._run_clauses(table, missing, slots)
+            failed = self._run_others(table, slots[first_other:first_join])
+            run_joins(self.joins, self.operands, self.operand_starts, first_join, slots)
+        masks = np.unpackbits(slots[self.roots].view(np.uint8), axis=1, count=rows, bitorder="little")
+        found = masks.view(np.bool_).reshape(len(self.roots), rows)
+        failures = self._failures(missing, {first_other + place: why for place, why in failed.items()})
+        found[list(failures)] = False
+        return Evaluation(found, failures)
+
+    def _run_clauses(self, table: Table, missing: Sequence[str], slots: Words) -> None:
+        values = np.full((len(self.columns), table.length), np.nan)
+        for place, name in enumerate(self.columns):
+            if name not in missing:
+                values[place] = table[name].values
+        run_clauses(values, self.thresholds, self.threshold_starts, self.clauses, self.clause_starts, slots)
+
+    def _run_others(self, table: Table, slots: Words) -> dict[int, str]:
+        """Fill the slots of what is no clause; place of each that failed -> why."""
+        evaluator, failed = Evaluator(table, self.bound), {}
+        bits = np.zeros((slots.shape[1] * 64,), dtype=np.bool_)
+        with np.errstate(all="ignore"):
+            for place, node in enumerate(self.others):
+                # Anything at all may go wrong in one condition (its memory, a column gone); the others go on.
+                try:
+                    bits[: table.length] = evaluator.truth(node, True)
+                except Exception as error:
+                    failed[place] = explain(error)
+                    continue
+                slots[place] = np.packbits(bits, bitorder="little").view(np.uint64)
+        return failed
+
+    def _failures(self, missing: Sequence[str], failed: Mapping[int, str]) -> dict[int, str]:
+        """Filter -> why it failed: one that needs a slot that failed, directly or through others."""
+        why = dict(failed)
+        for place, name in enumerate(self.columns):
+            if name in missing:
+                reason = explain(MissingColumn(name))
+                why |= dict.fromkeys(range(self.clause_starts[place], self.clause_starts[place + 1]), reason)
+        if not why:
+            return {}
+        first_join = len(self.clauses) + len(self.others)
+        for place in range(len(self.joins)):
+            own = self.operands[self.operand_starts[place] : self.operand_starts[place + 1]]
+            bad = [slot for slot in own.tolist() if slot in why]
+            if bad:
+                why[first_join + place] = why[bad[0]]
+        return {index: why[slot] for index, slot in enumerate(self.roots.tolist()) if slot in why}
+
+
+def compile_program(filters: Sequence[CompiledFilter], specs: Mapping[str, ColumnSpec]) -> Program:
+    """One program for all filters.  specs : the columns there are, by name."""
+    builder = _Builder(specs)
+    roots = [builder.slot(item.expression) for item in filters]
+    bound = {name: it for item in filters for name, it in item.bound.items()}
+    return replace(builder.program(roots), bound=bound)
+
+
+_Slot = tuple[str, int]
+"""Kind ('clause', 'other', 'join') and number in order of first sight."""
+
+
+class _Builder:
+    """Numbers every distinct condition of some filters."""
+
+    def __init__(self, specs: Mapping[str, ColumnSpec]) -> None:
+        self._specs = specs
+        self._seen: dict[str, _Slot] = {}
+        self._clauses: dict[tuple[str, float, int], _Slot] = {}
+        self._others: list[Expression] = []
+        self._joins: list[tuple[int, list[_Slot]]] = []
+
+    def slot(self, node: Expression) -> _Slot:
+        """The slot of a condition in its normal form."""
+        found = self._seen.get(node.text)
         if found is None:
-            found = self._values[node.text] = self._value(node)
+            found = self._seen[node.text] = self._new(node)
         return found
 
-    def truth(self, node: Expression, wanted: bool) -> Mask:
-        """Where a condition is true (wanted) or false (not wanted)."""
-        cache = self._truths[wanted]
-        found = cache.get(node.text)
-        if found is None:
-            found = cache[node.text] = self._truth(node, wanted)
-        return found
-
-    def _value(self, node: Expression) -> Value:
+    def _new(self, node: Expression) -> _Slot:
         match node:
-            case tree.Column(name):
-                if name not in self._table:
-                    raise MissingColumn(name)
-                return values.column_value(self._table[name])
-            case tree.Number(number):
-                return values.number(number)
-            case tree.String(string):
-                return values.string(string)
-            case tree.Null():
-                return values.Nothing()
-            case tree.Negative(operand):
-                return values.negative(self.value(operand))
-            case tree.Binary(operator, left, right):
-                return values.arithmetic(operator, self.value(left), self.value(right))
-            case tree.Case(branches, otherwise):
-                return self._case(branches, otherwise)
-            case tree.Call(name, arguments):
-                return self._call(FUNCTION_BY_NAME[name], arguments)
+            case tree.And(operands) | tree.Or(operands):
+                parts = [self.slot(part) for part in operands]
+                return self._join(_ALL if isinstance(node, tree.And) else _ANY, parts)
+            case tree.Between(tree.Column(name), tree.Number(low), tree.Number(high)) if self._is_float(name):
+                return self._join(
+                    _ALL,
+                    [self._clause(name, float(low), AT_LEAST), self._clause(name, float(high), AT_MOST)],
+                )
+            case tree.Compare(operator, tree.Column(name), tree.Number(value)) if self._is_float(name):
+                return self._clause(name, float(value), _OPERATION[operator])
+            case tree.Is(tree.Column(name), None) if self._is_float(name):
+                return self._clause(name, 0.0, UNKNOWN)
+            case tree.Not(tree.Is(tree.Column(name), None)) if self._is_float(name):
+                return self._clause(name, 0.0, KNOWN)
+            case tree.Column(name) if self._is_bool(name):
+                return self._clause(name, 0.0, UNEQUAL)
+            case tree.Not(tree.Column(name)) if self._is_bool(name):
+                return self._clause(name, 0.0, EQUAL)
             case _:
-                return Truths(self.truth(node, True), self.truth(node, False))
+                self._others.append(node)
+                return ("other", len(self._others) - 1)
 
-    def _truth(self, node: Expression, wanted: bool) -> Mask:
-        match node:
-            case tree.And(operands):
-                return self._join(operands, wanted, np.logical_and if wanted else np.logical_or)
-            case tree.Or(operands):
-                return self._join(operands, wanted, np.logical_or if wanted else np.logical_and)
-            case tree.Not(operand):
-                return self.truth(operand, not wanted)
-            case tree.Compare(operator, left, right):
-                operation = operator if wanted else COMPLEMENT[operator]
-                return values.compare(operation, self.value(left), self.value(right))
-            case tree.Between(operand, low, high):
-                return self._between(operand, low, high, wanted)
-            case tree.In(operand, items):
-                return self._in(operand, items, wanted)
-            case tree.Is(operand, None):
-                return np.asarray(values.known(self.value(operand)) != wanted)
-            case tree.Is(operand, bool(value)):
-                return np.asarray(self.truth(operand, value) == wanted)
-            case tree.Boolean(value):
-                return np.asarray(value == wanted)
-            case _:
-                return _truth_of(self.value(node), wanted)
+    def _is_float(self, name: str) -> bool:
+        return name in self._specs and self._specs[name].kind == "float"
 
-    def _join(self, operands: Sequence[Expression], wanted: bool, join: Callable[..., Any]) -> Mask:
-        return np.asarray(reduce(join, (self.truth(operand, wanted) for operand in operands)))
+    def _is_bool(self, name: str) -> bool:
+        return name in self._specs and self._specs[name].kind == "bool"
 
-    def _between(self, operand: Expression, low: Expression, high: Expression, wanted: bool) -> Mask:
-        subject = self.value(operand)
-        if wanted:
-            return values.compare(">=", subject, self.value(low)) & values.compare(
-                "<=", subject, self.value(high)
-            )
-        return values.compare("<", subject, self.value(low)) | values.compare(">", subject, self.value(high))
+    def _clause(self, name: str, threshold: float, operation: int) -> _Slot:
+        key = (name, threshold + 0.0, operation)  # no -0.0 beside 0.0
+        return self._clauses.setdefault(key, ("clause", len(self._clauses)))
 
-    def _in(self, operand: Expression, items: tuple[Expression, ...], wanted: bool) -> Mask:
-        subject = self.value(operand)
-        if isinstance(subject, values.Integers | values.Strings) and _all_constant(subject, items):
-            found = _among(subject, items)
-            return found if wanted else values.known(subject) & ~found
-        operation: tree.Comparison = "=" if wanted else "<>"
-        masks = (values.compare(operation, subject, self.value(item)) for item in items)
-        return np.asarray(reduce(np.logical_or if wanted else np.logical_and, masks))
+    def _join(self, how: int, parts: list[_Slot]) -> _Slot:
+        self._joins.append((how, parts))
+        return ("join", len(self._joins) - 1)
 
-    def _case(self, branches: tuple[tuple[Expression, Expression], ...], otherwise: Expression) -> Value:
-        result = self.value(otherwise)
-        for condition, then in reversed(branches):
-            result = values.select(self.truth(condition, True), self.value(then), result)
-        return result
-
-    def _call(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
-        if function.state:
-            return self._call_of_state(function, arguments)
-        given = [self.value(argument) for argument in arguments]
-        if function.result == "any":
-            result: Value = function.implementation(*given)
-            return result
-        columns = [values.floats(self.value(tree.Column(name))) for name in function.reads]
-        columns += _bounded_arguments(function, given)
-        return _result(function, function.implementation(*columns), columns)
-
-    def _call_of_state(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
-        name = arguments[0]
-        bound = self._bound.get((function.state, name.value)) if isinstance(name, tree.String) else None
-        if bound is None:
-            return values.Nothing()
-        reads = [self.value(tree.Column(column)) for column in bound.reads]
-        columns = [it if isinstance(it, values.Strings) else values.floats(it) for it in reads]
-        given = [values.Nothing(), *(self.value(argument) for argument in arguments[1:])]
-        numbers = _bounded_arguments(function, given)[1:]
-        found = function.implementation(bound, self._memo, *columns, *numbers)
-        return _result(function, found, [*(it for it in columns if isinstance(it, np.ndarray)), *numbers])
+    def program(self, roots: Sequence[_Slot]) -> Program:
+        """Everything in its final order: clauses by column, then the rest as it was met."""
+        keys = sorted(self._clauses)
+        columns = sorted({name for name, _, _ in keys})
+        number = {name: place for place, name in enumerate(columns)}
+        column = np.array([number[name] for name, _, _ in keys], dtype=np.int64)
+        threshold = np.array([value for _, value, _ in keys], dtype=np.float64)
+        distinct = [np.unique(threshold[column == place]) for place in range(len(columns))]
+        within = np.array(
+            [np.searchsorted(distinct[c], t) for c, t in zip(column, threshold, strict=True)], dtype=np.int64
+        )
+        operation = np.array([operation for _, _, operation in keys], dtype=np.int64)
+        final = {self._clauses[key]: place for place, key in enumerate(keys)}
+        final |= {("other", place): len(keys) + place for place in range(len(self._others))}
+        first_join = len(keys) + len(self._others)
+        final |= {("join", place): first_join + place for place in range(len(self._joins))}
+        operands = [[final[part] for part in parts] for _, parts in self._joins]
+        return Program(
+            columns=tuple(columns),
+            thresholds=np.concatenate([*distinct, np.empty(0)]),
+            threshold_starts=_starts([len(values) for values in distinct]),
+            clauses=np.column_stack([within, operation]),
+            clause_starts=np.searchsorted(column, np.arange(len(columns) + 1)).astype(np.int64),
+            others=tuple(self._others),
+            joins=np.array([how for how, _ in self._joins], dtype=np.int64),
+            operands=np.array([slot for parts in operands for slot in parts], dtype=np.int64),
+            operand_starts=_starts([len(parts) for parts in operands]),
+            roots=np.array([final[slot] for slot in roots], dtype=np.int64),
+        )
 
 
-def _bounded_arguments(function: FilterFunction, given: Sequence[Value]) -> list[F64]:
-    last = function.parameters[-1:]
-    parameters = [*function.parameters, *last * (len(given) - len(function.parameters))]
-    return [_bounded(values.floats(g), p) for g, p in zip(given, parameters, strict=True)]
+def _starts(lengths: Sequence[int]) -> I64:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _result(function: FilterFunction, found: F64, columns: Sequence[F64]) -> Value:
-    """What a function gave as a value.  columns : all that it was given"""
-    numbers = values.finite(found)
-    if not function.skips_null:
-        numbers = _strict(numbers, columns)
-    return values.Floats(numbers) if function.result == "number" else Truths(numbers == 1, numbers == 0)
+@_compiled
+def run_clauses(
+    values: F64, thresholds: F64, threshold_starts: I64, clauses: I64, clause_starts: I64, slots: Words
+) -> None:
+    """Fill the first slots with the clauses' bits.
+
+    values : (k, n), NaN or infinite where NULL;  the rest as in Program;  slots : (at least c, words)
+    """
+    rows, words = values.shape[1], slots.shape[1]
+    most = 0
+    for column in range(values.shape[0]):
+        most = max(most, threshold_starts[column + 1] - threshold_starts[column])
+    above, at_least = np.empty((most + 1, words), np.uint64), np.empty((most + 1, words), np.uint64)
+    known, full = np.empty(words, np.uint64), np.zeros(words, np.uint64)
+    below = np.empty(rows, np.int64)
+    for row in range(rows):
+        full[row >> 6] |= np.uint64(1) << np.uint64(row & 63)
+    for column in range(values.shape[0]):
+        own = thresholds[threshold_starts[column] : threshold_starts[column + 1]]
+        count = own.shape[0]
+        above[: count + 1] = np.uint64(0)
+        at_least[: count + 1] = np.uint64(0)
+        known[:] = np.uint64(0)
+        _place(values[column], own, below)
+        for row in range(rows):
+            value, low = values[column, row], below[row]
+            if not np.isfinite(value):
+                continue
+            word, bit = row >> 6, np.uint64(1) << np.uint64(row & 63)
+            known[word] |= bit
+            above[low, word] |= bit
+            at_least[low + (1 if low < count and own[low] == value else 0), word] |= bit
+        # A row is above every threshold below its place: from the last to the first, all that came before.
+        for place in range(count - 1, -1, -1):
+            for word in range(words):
+                above[place, word] |= above[place + 1, word]
+                at_least[place, word] |= at_least[place + 1, word]
+        for clause in range(clause_starts[column], clause_starts[column + 1]):
+            place, operation = clauses[clause, 0] + 1, clauses[clause, 1]
+            for word in range(words):
+                if operation == ABOVE:
+                    found = above[place, word]
+                elif operation == AT_LEAST:
+                    found = at_least[place, word]
+                elif operation == BELOW:
+                    found = known[word] & ~at_least[place, word]
+                elif operation == AT_MOST:
+                    found = known[word] & ~above[place, word]
+                elif operation == EQUAL:
+                    found = at_least[place, word] & ~above[place, word]
+                elif operation == UNEQUAL:
+                    found = known[word] & ~(at_least[place, word] & ~above[place, word])
+                elif operation == KNOWN:
+                    found = known[word]
+                else:
+                    found = full[word] & ~known[word]
+                slots[clause, word] = found
 
 
-def _truth_of(value: Value, wanted: bool) -> Mask:
-    if isinstance(value, values.Nothing):
-        return np.asarray(False)
-    if not isinstance(value, Truths):
-        raise TypeError(f"{type(value).__name__} are neither true nor false")
-    return value.true if wanted else value.false
+@_compiled
+def _place(values: F64, thresholds: F64, below: I64) -> None:
+    """How many thresholds are below each value.
+
+    values : (n,);  thresholds : ascending;  below : (n,) the result
+    Few are counted, which takes several rows at a time; among many each value looks for its place.
+    """
+    if thresholds.shape[0] > _FEW:
+        for row in range(values.shape[0]):
+            below[row] = np.searchsorted(thresholds, values[row])
+        return
+    below[:] = 0
+    for threshold in thresholds:
+        for row in range(values.shape[0]):
+            below[row] += threshold < values[row]
 
 
-def _bounded(column: F64, parameter: Parameter) -> F64:
-    """An argument, NULL where it is outside the parameter's limits."""
-    if parameter.lowest == -np.inf and parameter.highest == np.inf:
-        return column
-    return np.where((column >= parameter.lowest) & (column <= parameter.highest), column, np.nan)
+@_compiled
+def run_joins(joins: I64, operands: I64, operand_starts: I64, first: int, slots: Words) -> None:
+    """Fill the slots from `first` on with the joins of earlier ones, in order."""
+    words = slots.shape[1]
+    for join in range(joins.shape[0]):
+        begin, end = operand_starts[join], operand_starts[join + 1]
+        for word in range(words):
+            found = slots[operands[begin], word]
+            if joins[join] == _ALL:
+                for place in range(begin + 1, end):
+                    found &= slots[operands[place], word]
+            else:
+                for place in range(begin + 1, end):
+                    found |= slots[operands[place], word]
+            slots[first + join, word] = found
 
 
-def _strict(numbers: F64, columns: Sequence[F64]) -> F64:
-    """NULL where an argument is: numpy holds that NaN to the power 0 is 1."""
-    null = reduce(np.logical_or, (np.isnan(column) for column in columns), np.asarray(False))
-    return np.where(null, np.nan, numbers)
-
-
-def _all_constant(subject: Value, items: tuple[Expression, ...]) -> bool:
-    if isinstance(subject, values.Strings):
-        return all(isinstance(item, tree.String) for item in items)
-    return all(isinstance(item, tree.Number) and isinstance(item.value, int) for item in items)
-
-
-def _among(subject: values.Integers | values.Strings, items: tuple[Expression, ...]) -> Mask:
-    """Where a subject is one of many constants, without a comparison for each."""
-    constants = [item.value for item in items if isinstance(item, tree.Number | tree.String)]
-    if isinstance(subject, values.Integers):
-        return np.asarray(np.isin(subject.values, np.array(constants, dtype=np.int64)) & ~subject.null)
-    wanted = set(constants)
-    table = np.array([*(name in wanted for name in subject.categories), False])
-    return np.asarray(table[subject.codes])
+def warm_up() -> None:
+    """Compile the kernels, or load them from disk, before the first alert has to wait for it."""
+    Program().evaluate(Table([], 1))

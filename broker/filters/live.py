@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from broker.errors import FilterError
 from broker.filter import Filter
 from broker.filters.compile import CompiledFilter, bind, compile_filter
+from broker.filters.evaluate import Program, compile_program
 from broker.filters.functions import Named
 from broker.table import ColumnSpec
 
@@ -16,6 +18,7 @@ from broker.table import ColumnSpec
 class FilterSet:
     """Filters and their compiled forms, in one order, at one epoch.
 
+    program : all of them as one computation;  parsed : each text's compiled form before names were bound
     addresses : every version of every filter that a message can be sent to, by its mark: paused filters are
                 left out (their topic may be what is wrong), removed ones keep their topic
     refused : name of a stored filter that this version of the code cannot compile -> why
@@ -26,6 +29,8 @@ class FilterSet:
     compiled: tuple[CompiledFilter, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
     addresses: Mapping[bytes, Filter] = field(default_factory=dict)
+    program: Program = field(default_factory=Program)
+    parsed: Mapping[str, CompiledFilter] = field(default_factory=dict)
 
 
 def compile_set(
@@ -34,23 +39,34 @@ def compile_set(
     addresses: Mapping[bytes, Filter],
     specs: Mapping[str, ColumnSpec],
     named: Named | None = None,
+    before: FilterSet | None = None,
 ) -> FilterSet:
     """Compile what can be compiled; the others are named, and harm nobody.
 
     named : what filters may name at this epoch
+    before : a set compiled for the same columns, of which everything that stayed is taken over
     """
+    before = before or FilterSet(-1)
     good: list[tuple[Filter, CompiledFilter]] = []
+    parsed: dict[str, CompiledFilter] = {}
     refused: list[tuple[str, str]] = []
     for item in filters:
         name = f"{item.owner}.{item.name}"
         try:
-            good.append((item, bind(compile_filter(item.where, specs), named or {})))
+            compiled = before.parsed.get(item.where) or compile_filter(item.where, specs)
         except FilterError as error:
             refused.append((name, str(error)))
+            continue
+        parsed[item.where] = compiled
+        good.append((item, bind(compiled, named or {})))
+    forms = tuple(compiled for _, compiled in good)
+    same = len(forms) == len(before.compiled) and all(map(operator.is_, forms, before.compiled))
     return FilterSet(
         epoch,
         tuple(item for item, _ in good),
-        tuple(compiled for _, compiled in good),
+        forms,
         tuple(refused),
         addresses,
+        before.program if same else compile_program(forms, specs),
+        parsed,
     )

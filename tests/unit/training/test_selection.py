@@ -90,7 +90,7 @@ def test_the_last_state_of_an_object_is_judged_for_itself() -> None:
     sample = replace(sample, n_points=np.where(young, 3, 6))
     every, last = across(sample, [STAGE], 1)[:2]
     assert last.question == "within even, last states"
-    assert last.balanced_accuracy.value > 0.9
+    assert last.balanced_accuracy.value > every.balanced_accuracy.value + 0.08
     assert every.balanced_accuracy.value < 0.8
     alone = across(sample.take(~young), [STAGE], 1)
     assert [one.question for one in alone][:2] == ["within even", "even -> odd"]

@@ -1,0 +1,206 @@
+"""Works out any expression on a batch, every distinct part of it once.
+
+A condition is asked for where it is true or where it is false, never for both unless something needs
+both: NULL is where it is neither, so AND, OR and NOT of three values are operations on plain masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from broker.filters import tree, values
+from broker.filters.functions import FUNCTION_BY_NAME, Bound, FilterFunction, Parameter
+from broker.filters.tree import COMPLEMENT, Expression
+from broker.filters.values import F64, Mask, Truths, Value
+from broker.table import Table
+
+
+def explain(error: Exception) -> str:
+    """Why an expression could not be worked out, for its owner."""
+    if isinstance(error, MissingColumn):
+        return f"column {error.args[0]!r} is not in this batch; was a model or catalogue removed?"
+    return f"{type(error).__name__}: {error}"
+
+
+class MissingColumn(KeyError):
+    """A compiled filter needs a column that the table does not have."""
+
+
+class Evaluator:
+    """Values and truths of expressions on one table, each worked out once.
+
+    bound : what names stand for, by kind of state and name; the same for all expressions
+    """
+
+    def __init__(self, table: Table, bound: Mapping[tuple[str, str], Bound]) -> None:
+        self._table = table
+        self._bound = bound
+        self._memo: dict[Any, Any] = {}
+        self._values: dict[str, Value] = {}
+        self._truths: tuple[dict[str, Mask], dict[str, Mask]] = ({}, {})
+
+    def value(self, node: Expression) -> Value:
+        """What an expression is worth on every row."""
+        found = self._values.get(node.text)
+        if found is None:
+            found = self._values[node.text] = self._value(node)
+        return found
+
+    def truth(self, node: Expression, wanted: bool) -> Mask:
+        """Where a condition is true (wanted) or false (not wanted)."""
+        cache = self._truths[wanted]
+        found = cache.get(node.text)
+        if found is None:
+            found = cache[node.text] = self._truth(node, wanted)
+        return found
+
+    def _value(self, node: Expression) -> Value:
+        match node:
+            case tree.Column(name):
+                if name not in self._table:
+                    raise MissingColumn(name)
+                return values.column_value(self._table[name])
+            case tree.Number(number):
+                return values.number(number)
+            case tree.String(string):
+                return values.string(string)
+            case tree.Null():
+                return values.Nothing()
+            case tree.Negative(operand):
+                return values.negative(self.value(operand))
+            case tree.Binary(operator, left, right):
+                return values.arithmetic(operator, self.value(left), self.value(right))
+            case tree.Case(branches, otherwise):
+                return self._case(branches, otherwise)
+            case tree.Call(name, arguments):
+                return self._call(FUNCTION_BY_NAME[name], arguments)
+            case _:
+                return Truths(self.truth(node, True), self.truth(node, False))
+
+    def _truth(self, node: Expression, wanted: bool) -> Mask:
+        match node:
+            case tree.And(operands):
+                return self._join(operands, wanted, np.logical_and if wanted else np.logical_or)
+            case tree.Or(operands):
+                return self._join(operands, wanted, np.logical_or if wanted else np.logical_and)
+            case tree.Not(operand):
+                return self.truth(operand, not wanted)
+            case tree.Compare(operator, left, right):
+                operation = operator if wanted else COMPLEMENT[operator]
+                return values.compare(operation, self.value(left), self.value(right))
+            case tree.Between(operand, low, high):
+                return self._between(operand, low, high, wanted)
+            case tree.In(operand, items):
+                return self._in(operand, items, wanted)
+            case tree.Is(operand, None):
+                return np.asarray(values.known(self.value(operand)) != wanted)
+            case tree.Is(operand, bool(value)):
+                return np.asarray(self.truth(operand, value) == wanted)
+            case tree.Boolean(value):
+                return np.asarray(value == wanted)
+            case _:
+                return _truth_of(self.value(node), wanted)
+
+    def _join(self, operands: Sequence[Expression], wanted: bool, join: Callable[..., Any]) -> Mask:
+        return np.asarray(reduce(join, (self.truth(operand, wanted) for operand in operands)))
+
+    def _between(self, operand: Expression, low: Expression, high: Expression, wanted: bool) -> Mask:
+        subject = self.value(operand)
+        if wanted:
+            return values.compare(">=", subject, self.value(low)) & values.compare(
+                "<=", subject, self.value(high)
+            )
+        return values.compare("<", subject, self.value(low)) | values.compare(">", subject, self.value(high))
+
+    def _in(self, operand: Expression, items: tuple[Expression, ...], wanted: bool) -> Mask:
+        subject = self.value(operand)
+        if isinstance(subject, values.Integers | values.Strings) and _all_constant(subject, items):
+            found = _among(subject, items)
+            return found if wanted else values.known(subject) & ~found
+        operation: tree.Comparison = "=" if wanted else "<>"
+        masks = (values.compare(operation, subject, self.value(item)) for item in items)
+        return np.asarray(reduce(np.logical_or if wanted else np.logical_and, masks))
+
+    def _case(self, branches: tuple[tuple[Expression, Expression], ...], otherwise: Expression) -> Value:
+        result = self.value(otherwise)
+        for condition, then in reversed(branches):
+            result = values.select(self.truth(condition, True), self.value(then), result)
+        return result
+
+    def _call(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
+        if function.state:
+            return self._call_of_state(function, arguments)
+        given = [self.value(argument) for argument in arguments]
+        if function.result == "any":
+            result: Value = function.implementation(*given)
+            return result
+        columns = [values.floats(self.value(tree.Column(name))) for name in function.reads]
+        columns += _bounded_arguments(function, given)
+        return _result(function, function.implementation(*columns), columns)
+
+    def _call_of_state(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
+        name = arguments[0]
+        bound = self._bound.get((function.state, name.value)) if isinstance(name, tree.String) else None
+        if bound is None:
+            return values.Nothing()
+        reads = [self.value(tree.Column(column)) for column in bound.reads]
+        columns = [it if isinstance(it, values.Strings) else values.floats(it) for it in reads]
+        given = [values.Nothing(), *(self.value(argument) for argument in arguments[1:])]
+        numbers = _bounded_arguments(function, given)[1:]
+        found = function.implementation(bound, self._memo, *columns, *numbers)
+        return _result(function, found, [*(it for it in columns if isinstance(it, np.ndarray)), *numbers])
+
+
+def _bounded_arguments(function: FilterFunction, given: Sequence[Value]) -> list[F64]:
+    last = function.parameters[-1:]
+    parameters = [*function.parameters, *last * (len(given) - len(function.parameters))]
+    return [_bounded(values.floats(g), p) for g, p in zip(given, parameters, strict=True)]
+
+
+def _result(function: FilterFunction, found: F64, columns: Sequence[F64]) -> Value:
+    """What a function gave as a value.  columns : all that it was given"""
+    numbers = values.finite(found)
+    if not function.skips_null:
+        numbers = _strict(numbers, columns)
+    return values.Floats(numbers) if function.result == "number" else Truths(numbers == 1, numbers == 0)
+
+
+def _truth_of(value: Value, wanted: bool) -> Mask:
+    if isinstance(value, values.Nothing):
+        return np.asarray(False)
+    if not isinstance(value, Truths):
+        raise TypeError(f"{type(value).__name__} are neither true nor false")
+    return value.true if wanted else value.false
+
+
+def _bounded(column: F64, parameter: Parameter) -> F64:
+    """An argument, NULL where it is outside the parameter's limits."""
+    if parameter.lowest == -np.inf and parameter.highest == np.inf:
+        return column
+    return np.where((column >= parameter.lowest) & (column <= parameter.highest), column, np.nan)
+
+
+def _strict(numbers: F64, columns: Sequence[F64]) -> F64:
+    """NULL where an argument is: numpy holds that NaN to the power 0 is 1."""
+    null = reduce(np.logical_or, (np.isnan(column) for column in columns), np.asarray(False))
+    return np.where(null, np.nan, numbers)
+
+
+def _all_constant(subject: Value, items: tuple[Expression, ...]) -> bool:
+    if isinstance(subject, values.Strings):
+        return all(isinstance(item, tree.String) for item in items)
+    return all(isinstance(item, tree.Number) and isinstance(item.value, int) for item in items)
+
+
+def _among(subject: values.Integers | values.Strings, items: tuple[Expression, ...]) -> Mask:
+    """Where a subject is one of many constants, without a comparison for each."""
+    constants = [item.value for item in items if isinstance(item, tree.Number | tree.String)]
+    if isinstance(subject, values.Integers):
+        return np.asarray(np.isin(subject.values, np.array(constants, dtype=np.int64)) & ~subject.null)
+    wanted = set(constants)
+    table = np.array([*(name in wanted for name in subject.categories), False])
+    return np.asarray(table[subject.codes])
