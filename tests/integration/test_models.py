@@ -272,10 +272,11 @@ def test_an_alert_is_explained_by_the_model_that_scored_it(stage: Stage) -> None
     chosen = {model_of(alert): alert for alert in stage.alerts()}
     assert chosen.keys() == {("ztf", "2"), ("made", "1"), ("made", "2")}
     with serving(stage.settings) as url:
+        wait_until(lambda: httpx.get(f"{url}/ready").status_code == 200, "the API is ready")
         for (name, version), alert in chosen.items():
             number = alert["diaSourceId"]
             answer = httpx.get(f"{url}/api/v1/alerts/ztf/{number}/explanation?top=1")
-            assert answer.status_code == 200
+            assert answer.status_code == 200, answer.text
             told = answer.json()
             assert told["model"] == {"id": name, "version": version}
             assert told["diaSourceId"] == str(number)
