@@ -396,6 +396,8 @@ CAVEATS = (
     "`periodic` means a star of any kind, eruptive ones too; `stochastic` means an AGN.",
     "a single detection of whose surroundings nothing is known is nearly always called moving.",
     "bogus is not learnt: no labels are independent of the survey's own score.",
+    "CV, YSO, flares and microlensing are not told from other stars: taught by simulation alone, regular "
+    "variables on real objects are told from them no better than by chance.",
 )
 TASK = Task(
     "family",
