@@ -20,7 +20,7 @@ from broker.scores.stamps import STAMP_SPECS, Stamps, load_stamps, not_asked
 from broker.table import ColumnSpec
 
 BUNDLES = Path(__file__).parent / "bundles"
-DEFAULT_BUNDLE = BUNDLES / "ztf-v2"
+DEFAULT_BUNDLE = BUNDLES / "ztf-v3"
 """The bundle that is used when none is named."""
 OWN_BUNDLES = {"lsst": BUNDLES / "lsst-v1"}
 """Those of surveys that have one of their own."""
