@@ -185,13 +185,20 @@ def _report(told: Told, as_json: bool) -> None:
 
 def _print(title: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> None:
     from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(*names, title=title)
+    # An id that is cut cannot be used: a narrow terminal gets it in two lines.
+    table = Table(*(Column(name, overflow="fold") for name in names), title=title)
     for row in rows:
-        table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in names))
+        table.add_row(*(Text(_cell(row[name])) for name in names))
     Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _columns() -> dict[str, ColumnSpec]:

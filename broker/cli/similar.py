@@ -94,11 +94,12 @@ def _read(settings: Settings, key: str, limit: int) -> dict[str, Any]:
 
 def _show(found: dict[str, Any]) -> None:
     from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     console, own = Console(), found["object"]
-    table = Table("distance", "key", "object", "class", "anomaly", "error", "ra", "dec")
+    names = ("distance", "key", "object", "class", "anomaly", "error", "ra", "dec")
+    table = Table(*(Column(name, overflow="fold") for name in names))
     for item in [{"distance": 0.0, **own}, *found["similar"]]:
         likely = "-" if item["class"] is None else f"{item['class']} {item['probability']:.2f}"
         numbers = [_number(item[name], ".2f") for name in ("anomaly", "reconstructionError")]
