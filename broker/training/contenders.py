@@ -16,7 +16,7 @@ from broker.training.selection import folds, held_out_answers
 
 Answers = Callable[[Sample, Sample, Sequence[str]], F64]
 """(rows to learn from, rows to judge (m), classes (c)) to (m, c) probabilities."""
-FEW = 500
+FEW = 200
 """With fewer objects to learn from, answers are calibrated on folds of these, as a stage's are: the bias of a
 rare class then matters. Of more it hardly does, and takes five times as long."""
 

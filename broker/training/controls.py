@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from broker.errors import BrokerError
-from broker.training.contenders import FEW, Contender
+from broker.training.contenders import Contender
 from broker.training.evaluate import Figure, balanced_accuracy
 from broker.training.sample import F64, I64, Sample
 from broker.training.selection import folds
@@ -16,8 +16,8 @@ from broker.training.selection import folds
 LEAST_GROUPS = 10
 """A source or class with fewer objects is left out of a control."""
 
-DEALS_OF_FEW = 5
-"""Of fewer than FEW objects it matters which fold each fell into: so many deals, of which the mean counts."""
+FEW, DEALS_OF_FEW = 500, 5
+"""Of fewer objects it matters which fold each fell into: so many deals, of which the mean counts."""
 
 TELLING = (
     "n_det", "n_nights", "n_forced", "n_points", "last_limit", "forced_snr", "peak_mag", "last_mag",
