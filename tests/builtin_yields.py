@@ -1,0 +1,72 @@
+"""Real alerts that the built-in filters let through: `python -m tests.builtin_yields` prints the table."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from broker.config import load
+from broker.filters.builtin import BUILTIN_FILTERS
+from broker.filters.live import compile_set
+from broker.history.memory import MemoryStore
+from broker.message import Message
+from broker.pipeline import Pipeline, shipped_or_chosen_models
+from broker.surveys.avro import LocalSchemas
+from tests.data import shared_data
+
+FOLDERS = {
+    "ztf": ("ztf/alerts", "ztf/alerts_reencoded"),
+    "lsst": ("lsst/reencoded_v10_0",),
+}
+"""Where the real alerts of a survey lie."""
+
+
+@dataclass(frozen=True)
+class Yield:
+    """Hits of each built-in filter among so many alerts of one survey, by the filter's name."""
+
+    alerts: int
+    hits: Counter[str]
+
+    def per_1000(self, name: str) -> float:
+        """Hits of a filter in a thousand alerts."""
+        return 1000.0 * self.hits[f"broker.{name}"] / self.alerts
+
+
+def measure(root: Path) -> dict[str, Yield]:
+    """Every real alert, in one batch a survey, through the pipeline with the shipped models."""
+    return {
+        survey: _passed([path.read_bytes() for name in names for path in sorted((root / name).iterdir())])
+        for survey, names in FOLDERS.items()
+    }
+
+
+def _passed(values: Sequence[bytes]) -> Yield:
+    settings = load(env={})
+    settings = replace(settings, run=replace(settings.run, publish_private=True))
+    models = shipped_or_chosen_models(settings)
+    pipeline = Pipeline(MemoryStore(), models.default, LocalSchemas(), settings)
+    pipeline.serve(models)
+    filters = compile_set(0, BUILTIN_FILTERS, {}, pipeline.columns)
+    messages = [Message("real", 0, offset, 0, value) for offset, value in enumerate(values)]
+    outcome = pipeline.process(messages, filters)
+    return Yield(sum(n for (_, what, _), n in outcome.counts.items() if what == "published"), outcome.hits)
+
+
+def table(found: dict[str, Yield]) -> str:
+    """The yields as the documentation shows them."""
+    lines = [f"| filter | ZTF ({found['ztf'].alerts} alerts) | Rubin ({found['lsst'].alerts} alerts) |"]
+    lines.append("| --- | --- | --- |")
+    for item in BUILTIN_FILTERS:
+        rates = (f"{found[survey].per_1000(item.name):.1f}" for survey in FOLDERS)
+        lines.append(f"| `{item.name}` | {' | '.join(rates)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    folder = shared_data()
+    sys.exit("no real alerts here: set BROKER_TEST_DATA to their folder") if folder is None else None
+    print(table(measure(folder)))
