@@ -18,6 +18,7 @@ _NO_GLARE = "(bright_star_sep_arcsec is null or bright_star_sep_arcsec > 20)"
 _BRIGHTER = "not is_negative and frac_negative < 0.1"
 _GENUINE = f"{_REAL} and {_NOT_MOVING}"
 _YOUNG_STAR_COLOUR = "coalesce(counterpart_mag_r - counterpart_mag_i, 1) between 0.4 and 1.5"
+_SMOOTH = "least(von_neumann_g, von_neumann_r) < 0.5"
 _NOT_PERIODIC = "coalesce(prob_EB, 0) < 0.5 and coalesce(prob_LPV, 0) < 0.5"
 
 
@@ -128,14 +129,14 @@ BUILTIN_FILTERS: tuple[Filter, ...] = (
         name="infant-supernovae",
         version=1,
         where=(
-            "age_days < 3 and (last_limit_age_days is null or last_limit_age_days < 3) and n_nights <= 2"
-            f" and {_in_g_or_r('rise_rate', 0.1)} and {_BRIGHTER}"
+            "age_days < 3 and (last_limit_age_days is null or last_limit_age_days - age_days < 3)"
+            f" and n_nights <= 2 and {_in_g_or_r('rise_rate', 0.1)} and {_BRIGHTER}"
             f" and (star_score is null or star_score < 0.5) and {_NO_GLARE} and {_GENUINE}"
         ),
         description=(
-            "First seen less than three days ago, not there three days ago, brightening by more than 0.1"
-            " mag a day at three sigma, at no star. NULL: both rise rates, no pass; other context that is"
-            " unknown does not exclude."
+            "First seen less than three days ago, not there three days before, brightening by more than"
+            " 0.1 mag a day at three sigma, at no star. NULL: both rise rates, no pass; other context that"
+            " is unknown does not exclude."
         ),
     ),
     Filter(
@@ -143,19 +144,19 @@ BUILTIN_FILTERS: tuple[Filter, ...] = (
         name="nuclear-tdes",
         version=1,
         where=(
-            f"{_BRIGHTER} and n_nights >= 4 and age_days > 10 and abs(gal_b) > 7"
+            f"{_BRIGHTER} and n_nights >= 4 and age_days > 20 and abs(gal_b) > 7"
             " and (nucleus_offset_arcsec is null or nucleus_offset_arcsec < 0.6)"
-            " and reference_flux > 3 * psf_flux_err"
+            " and reference_flux > 3 * psf_flux_err and psf_flux > 0.2 * reference_flux"
             " and color_gr < 0.2 and color_gr_err < 0.2 and color_gr_gap_days < 1"
             " and (color_gr_rate is null or abs(color_gr_rate) < 0.02)"
-            " and greatest(0, rise_rate_g, rise_rate_r, fade_rate_g, fade_rate_r) < 0.2"
+            f" and {_SMOOTH} and greatest(0, rise_rate_g, rise_rate_r, fade_rate_g, fade_rate_r) < 0.2"
             " and (prob_counterpart_qso is null or prob_counterpart_qso < 0.9)"
             f" and {_NOT_A_STAR} and {_GENUINE}"
         ),
         description=(
-            "A slow blue flare in the middle of a galaxy that keeps its colour: g - r below 0.2, changing"
-            " by less than 0.02 mag a day. NULL: no colour or no source in the reference, no pass; other"
-            " context that is unknown does not exclude."
+            "A slow, smooth, blue flare in the middle of a galaxy that keeps its colour: g - r below 0.2,"
+            " changing by less than 0.02 mag a day. NULL: no colour or no source in the reference, no pass;"
+            " other context that is unknown does not exclude."
         ),
     ),
     Filter(
@@ -164,16 +165,18 @@ BUILTIN_FILTERS: tuple[Filter, ...] = (
         version=1,
         where=(
             f"{_BRIGHTER} and n_nights >= 5 and n_detections >= 8 and abs(gal_b) > 7"
-            " and (prob_SLSN > 0.5 or age_days - days_since_peak > 20 and days_since_peak < 30"
-            f" and {_in_g_or_r('rise_rate', 0.005)})"
+            " and (prob_SLSN > 0.5 or age_days - days_since_peak > 25 and days_since_peak < 30"
+            f" and {_in_g_or_r('rise_rate', 0.005)} and greatest(rise_rate_g, rise_rate_r) < 0.1)"
+            f" and {_SMOOTH} and coalesce(prob_family_periodic, 0) < 0.5"
             " and (host_sep_arcsec is null or host_sep_arcsec > 5 or host_mag > 20)"
             " and (reference_flux is null or psf_flux > 2 * reference_flux)"
             f" and {_NOT_ON_A_STAR} and {_GENUINE}"
         ),
         description=(
-            "Superluminous or hostless: probably an SLSN, or rises for over 20 days; outshines what was"
-            " there. NULL: both the rise rates and prob_SLSN, no pass; no galaxy or no source in the"
-            " reference is what it looks for; other context that is unknown does not exclude."
+            "Superluminous or hostless: probably an SLSN, or rises slowly for over 25 days; smooth, and"
+            " outshines what was there. NULL: both the rise rates and prob_SLSN, or no statistics of the"
+            " light curve, no pass; no galaxy or no source in the reference is what it looks for; other"
+            " context that is unknown does not exclude."
         ),
     ),
     Filter(
@@ -256,16 +259,19 @@ BUILTIN_FILTERS: tuple[Filter, ...] = (
         version=1,
         where=(
             "frac_negative = 0 and n_nights >= 5 and n_detections >= 8 and reference_flux > 0"
-            " and greatest(reduced_chi2_g, reduced_chi2_r) > 5"
-            " and least(von_neumann_g, von_neumann_r) < 0.5"
+            f" and greatest(reduced_chi2_g, reduced_chi2_r) > 5 and {_SMOOTH}"
+            " and greatest(skew_g, skew_r) > 0.5"
             " and greatest(0, rise_rate_g, rise_rate_r, fade_rate_g, fade_rate_r) < 0.5"
-            " and (color_gr is null or color_gr > 0) and (color_gr_rate is null or abs(color_gr_rate) < 0.02)"
-            f" and coalesce(prob_AGN, 0) < 0.5 and {_NOT_PERIODIC} and {_ON_A_STAR} and {_GENUINE}"
+            " and coalesce(color_gr, 1) between 0 and 1.3"
+            " and (color_gr_rate is null or abs(color_gr_rate) < 0.02)"
+            " and coalesce(prob_AGN, 0) < 0.5 and coalesce(prob_counterpart_qso, 0) < 0.5"
+            f" and {_NOT_PERIODIC} and {_GENUINE}"
+            " and (star_score > 0.5 and star_sep_arcsec < 1.5 or star_score is null and abs(gal_b) < 15)"
         ),
         description=(
-            "A star brightens smoothly, and the added light keeps its colour. NULL: no source in the"
-            " reference or no statistics of the light curve, no pass; other context that is unknown does"
-            " not exclude."
+            "A star brightens in one smooth bump, and the added light keeps its colour; where no star is"
+            " catalogued only within 15 degrees of the galactic plane. NULL: no source in the reference or"
+            " no statistics of the light curve, no pass; other context that is unknown does not exclude."
         ),
     ),
     Filter(

@@ -124,11 +124,11 @@ RECIPES = {
     ),
     "infant-supernovae": Recipe(
         {
-            "age_days": 2.9, "last_limit_age_days": 2.9, "n_nights": 2.0, **RISES, **BRIGHTER,
+            "age_days": 2.9, "last_limit_age_days": 5.8, "n_nights": 2.0, **RISES, **BRIGHTER,
             "star_score": 0.49, "bright_star_sep_arcsec": 21.0, **GENUINE,
         },
         (
-            {"age_days": 3.0}, {"last_limit_age_days": 3.0}, {"n_nights": 3.0}, *slow("rise_rate", 0.1),
+            {"age_days": 3.0}, {"last_limit_age_days": 6.0}, {"n_nights": 3.0}, *slow("rise_rate", 0.1),
             {"star_score": 0.5}, {"bright_star_sep_arcsec": 20.0}, *NOT_BRIGHTER, *NOT_GENUINE,
         ),
         (
@@ -138,40 +138,50 @@ RECIPES = {
     ),
     "nuclear-tdes": Recipe(
         {
-            "n_nights": 4.0, "age_days": 10.1, "gal_b": 7.1, "nucleus_offset_arcsec": 0.59,
-            "reference_flux": 31.0, "psf_flux_err": 10.0, "color_gr": 0.19, "color_gr_err": 0.19,
+            "n_nights": 4.0, "age_days": 20.1, "gal_b": 7.1, "nucleus_offset_arcsec": 0.59,
+            "reference_flux": 31.0, "psf_flux_err": 10.0, "psf_flux": 6.3,
+            "von_neumann_g": 0.49, "von_neumann_r": 0.49, "color_gr": 0.19, "color_gr_err": 0.19,
             "color_gr_gap_days": 0.9, "color_gr_rate": -0.019, "rise_rate_g": 0.19, "rise_rate_r": 0.19,
             "fade_rate_g": 0.19, "fade_rate_r": 0.19, "prob_counterpart_qso": 0.89, "star_score": 0.59,
             **BRIGHTER, **GENUINE,
         },
         (
-            {"n_nights": 3.0}, {"age_days": 10.0}, {"gal_b": 7.0}, {"nucleus_offset_arcsec": 0.6},
-            {"reference_flux": 30.0}, {"color_gr": 0.2}, {"color_gr_err": 0.2}, {"color_gr_gap_days": 1.0},
+            {"n_nights": 3.0}, {"age_days": 20.0}, {"gal_b": 7.0}, {"nucleus_offset_arcsec": 0.6},
+            {"reference_flux": 30.0}, {"psf_flux": 6.2},
+            {"von_neumann_g": 0.5, "von_neumann_r": 0.5}, {"color_gr": 0.2}, {"color_gr_err": 0.2},
+            {"color_gr_gap_days": 1.0},
             {"color_gr_rate": -0.02}, {"rise_rate_g": 0.2}, {"fade_rate_r": 0.2},
             {"prob_counterpart_qso": 0.9}, {"star_score": 0.6}, *NOT_BRIGHTER, *NOT_GENUINE,
         ),
         (
-            ("n_nights",), ("age_days",), ("gal_b",), ("reference_flux",), ("psf_flux_err",), ("color_gr",),
+            ("n_nights",), ("age_days",), ("gal_b",), ("reference_flux",), ("psf_flux_err",), ("psf_flux",),
+            ("von_neumann_g", "von_neumann_r"), ("color_gr",),
             ("color_gr_err",), ("color_gr_gap_days",), *SIGN,
         ),
     ),
     "long-risers": Recipe(
         {
-            "n_nights": 5.0, "n_detections": 8.0, "gal_b": 7.1, "prob_SLSN": 0.51, "age_days": 49.95,
-            "days_since_peak": 29.9, **RISES, "host_sep_arcsec": 5.1, "host_mag": 20.1, "psf_flux": 21.0,
+            "n_nights": 5.0, "n_detections": 8.0, "gal_b": 7.1, "prob_SLSN": 0.51, "age_days": 54.95,
+            "days_since_peak": 29.9, "rise_rate_g": 0.09, "rise_rate_r": 0.09, "rise_rate_g_err": 0.02,
+            "rise_rate_r_err": 0.02, "von_neumann_g": 0.49, "von_neumann_r": 0.49,
+            "prob_family_periodic": 0.49,
+            "host_sep_arcsec": 5.1, "host_mag": 20.1, "psf_flux": 21.0,
             "reference_flux": 10.0, "star_score": 0.1, "star_sep_arcsec": 0.5, **BRIGHTER, **GENUINE,
         },
         (
             {"n_nights": 4.0}, {"n_detections": 7.0}, {"gal_b": 7.0},
-            {"prob_SLSN": 0.5, "age_days": 49.9}, {"prob_SLSN": 0.5, "days_since_peak": 30.0,
+            {"prob_SLSN": 0.5, "age_days": 54.9}, {"prob_SLSN": 0.5, "days_since_peak": 30.0,
             "age_days": 60.0},
             *({"prob_SLSN": 0.5, **row} for row in slow("rise_rate", 0.005)),
+            {"prob_SLSN": 0.5, "rise_rate_g": 0.1}, {"von_neumann_g": 0.5, "von_neumann_r": 0.5},
+            {"prob_family_periodic": 0.5},
             {"host_sep_arcsec": 5.0, "host_mag": 20.0}, {"psf_flux": 20.0}, {"star_score": 0.6},
             *NOT_BRIGHTER, *NOT_GENUINE,
         ),
         (
             ("n_nights",), ("n_detections",), ("gal_b",), ("psf_flux",), ("prob_SLSN", "age_days"),
-            ("prob_SLSN", "days_since_peak"), ("prob_SLSN", "rise_rate_g", "rise_rate_r"), *SIGN,
+            ("prob_SLSN", "days_since_peak"), ("prob_SLSN", "rise_rate_g", "rise_rate_r"),
+            ("von_neumann_g", "von_neumann_r"), *SIGN,
         ),
     ),
     "fast-faders": Recipe(
@@ -251,18 +261,24 @@ RECIPES = {
             "frac_negative": 0.0, "n_nights": 5.0, "n_detections": 8.0, "reference_flux": 1.0,
             "reduced_chi2_g": 5.1, "reduced_chi2_r": 5.1, "von_neumann_g": 0.49, "von_neumann_r": 0.49,
             "rise_rate_g": 0.49, "rise_rate_r": 0.49, "fade_rate_g": 0.49, "fade_rate_r": 0.49,
-            "color_gr": 0.1, "color_gr_rate": 0.019, "prob_AGN": 0.49, "prob_EB": 0.49, "prob_LPV": 0.49,
+            "skew_g": 0.51, "skew_r": 0.51, "gal_b": 40.0,
+            "prob_counterpart_qso": 0.49, "color_gr": 1.3, "color_gr_rate": 0.019, "prob_AGN": 0.49,
+            "prob_EB": 0.49, "prob_LPV": 0.49,
             **STAR, **GENUINE,
         },
         (
             {"frac_negative": 0.01}, {"n_nights": 4.0}, {"n_detections": 7.0}, {"reference_flux": 0.0},
             {"reduced_chi2_g": 5.0, "reduced_chi2_r": 5.0}, {"von_neumann_g": 0.5, "von_neumann_r": 0.5},
-            {"rise_rate_r": 0.5}, {"fade_rate_g": 0.5}, {"color_gr": 0.0}, {"color_gr_rate": 0.02},
-            {"prob_AGN": 0.5}, {"prob_EB": 0.5}, {"prob_LPV": 0.5}, *NOT_A_STAR, *NOT_GENUINE,
+            {"rise_rate_r": 0.5}, {"fade_rate_g": 0.5}, {"color_gr": -0.01}, {"color_gr": 1.31},
+            {"skew_g": 0.5, "skew_r": 0.5}, {"color_gr_rate": 0.02},
+            {"prob_AGN": 0.5}, {"prob_counterpart_qso": 0.5},
+            {"star_score": np.nan, "gal_b": 15.0}, {"prob_EB": 0.5}, {"prob_LPV": 0.5}, *NOT_A_STAR,
+            *NOT_GENUINE,
         ),
         (
             ("frac_negative",), ("n_nights",), ("n_detections",), ("reference_flux",),
-            ("reduced_chi2_g", "reduced_chi2_r"), ("von_neumann_g", "von_neumann_r"), ("star_sep_arcsec",),
+            ("reduced_chi2_g", "reduced_chi2_r"), ("von_neumann_g", "von_neumann_r"), ("skew_g", "skew_r"),
+            ("star_score",), ("star_sep_arcsec",),
         ),
     ),
     "unknown-movers": Recipe(
@@ -349,6 +365,7 @@ def test_the_other_ways_to_pass() -> None:
     at_no_star = {"star_score": 0.99, "star_sep_arcsec": 2.1}
     for name, change in (
         ("cv-outbursts", uncatalogued),
+        ("microlensing-like", {"star_score": np.nan, "gal_b": -14.9}),
         ("cv-outbursts", {"rise_rate_g": np.nan, "rise_rate_r": np.nan}),
         ("cv-outbursts", {"fade_rate_g": np.nan, "fade_rate_r": np.nan}),
         ("unknown-movers", trailed),
