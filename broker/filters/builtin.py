@@ -155,8 +155,8 @@ BUILTIN_FILTERS: tuple[Filter, ...] = (
         ),
         description=(
             "A slow, smooth, blue flare in the middle of a galaxy that keeps its colour: g - r below 0.2,"
-            " changing by less than 0.02 mag a day. NULL: no colour or no source in the reference, no pass;"
-            " other context that is unknown does not exclude."
+            " changing by less than 0.02 mag a day. NULL: no colour, no source in the reference or no"
+            " statistics of the light curve, no pass; other context that is unknown does not exclude."
         ),
     ),
     Filter(
