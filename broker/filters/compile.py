@@ -9,7 +9,16 @@ from difflib import get_close_matches
 import numpy as np
 
 from broker.filters import tree, values
-from broker.filters.functions import FOREST, FUNCTION_BY_NAME, UNITS, Bound, FilterFunction, Kind, Named
+from broker.filters.functions import (
+    FOREST,
+    FUNCTION_BY_NAME,
+    UNITS,
+    Bound,
+    FilterFunction,
+    Kind,
+    Named,
+    Parameter,
+)
 from broker.filters.parse import parse
 from broker.filters.tree import Expression, refusal, shown
 from broker.table import ColumnSpec
@@ -230,13 +239,28 @@ def _kind_of_call(
             _require_name(function, argument)
             continue
         _require("number", (argument,), specs)
-        constant = normalise(argument)
-        if isinstance(constant, tree.Number) and not parameter.lowest <= constant.value <= parameter.highest:
-            limits = f"{parameter.name} must be in {parameter.lowest:g}..{parameter.highest:g}"
-            raise refusal(
-                f"{function.name} with {parameter.name} = {constant.text}", argument.position, limits
-            )
+        _require_within(function, parameter, argument)
     return function.result
+
+
+def _require_within(function: FilterFunction, parameter: Parameter, argument: Expression) -> None:
+    """Refuse a constant outside a parameter's limits."""
+    if not _is_constant(argument):  # what is none is not normalised: calls in calls would repeat it
+        return
+    constant = normalise(argument)
+    if isinstance(constant, tree.Number) and not parameter.lowest <= constant.value <= parameter.highest:
+        what = f"{function.name} with {parameter.name} = {constant.text}"
+        limits = f"{parameter.name} must be in {parameter.lowest:g}..{parameter.highest:g}"
+        raise refusal(what, argument.position, limits)
+
+
+def _is_constant(node: Expression) -> bool:
+    """Whether normalise makes a number of it: arithmetic on numbers alone."""
+    match node:
+        case tree.Negative() | tree.Binary():
+            return all(_is_constant(child) for child in tree.children(node))
+        case _:
+            return isinstance(node, tree.Number)
 
 
 def _require_name(function: FilterFunction, argument: Expression) -> None:

@@ -8,7 +8,9 @@ constructs known here, into the nodes of tree.py. Nothing is ever handed to an S
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 from sqlglot import exp, parse_one, parser
@@ -20,8 +22,9 @@ from broker.filters import tree
 from broker.filters.tree import Arithmetic, Comparison, Expression, refusal, shown
 
 MAX_CHARACTERS = 10_000
-MAX_TOKENS = 2_000
-"""Also bounds the tree, whose nodes take at least a token each, and sqlglot's time: 10-20 us a token."""
+MAX_TOKENS = 1_500
+"""Words, numbers, strings and signs; commas are free, so that lists may be long. Also bounds the tree, whose
+nodes take at least a token each, and the time: 10 to 30 us a token from text to normal form."""
 MAX_DEPTH = 64
 MAX_NESTING = 24
 """Parentheses and CASEs in each other: sqlglot spends some 25 of Python's 1,000 stack frames on each."""
@@ -67,6 +70,25 @@ _REFUSED_WORDS = {
     "symmetric": "write the smaller bound first",
 }
 """Words of SQL that this language does not have. The tree refuses them too; here they get advice."""
+
+_GRAMMAR_WORDS = frozenset(
+    (
+        "and",
+        "or",
+        "not",
+        "in",
+        "between",
+        "is",
+        "case",
+        "when",
+        "then",
+        "else",
+        "end",
+        "null",
+        "true",
+        "false",
+    )
+)
 
 
 class Token(NamedTuple):
@@ -140,21 +162,31 @@ def _check_nesting(tokens: list[Token]) -> None:
         raise refusal(f"{opened[-1].text!r} is not closed", opened[-1].position, f"add {missing!r}")
 
 
+def _check_commas(tokens: list[Token]) -> None:
+    """Refuse commas with nothing between them, which sqlglot reads over."""
+    for before, after in pairwise(tokens):
+        if (before.text, after.text) in {(",", ","), (",", ")"), ("(", ",")}:
+            raise refusal(f"nothing before {after.text!r}", after.position, "remove a comma")
+
+
 def tokens(text: str) -> list[Token]:
     """The text's tokens. Raises FilterError for all that can be refused without knowing the grammar."""
     if len(text) > MAX_CHARACTERS:
         raise FilterError(f"the filter has {len(text):,} characters; at most {MAX_CHARACTERS:,} are allowed")
     found: list[Token] = []
+    counted = 0
     for token in _lex(text):
         _check_token(token, text)
         found.append(token)
-        if len(found) > MAX_TOKENS:
+        counted += token.text != ","
+        if counted > MAX_TOKENS:
             raise refusal(
                 f"more than {MAX_TOKENS:,} words and signs", token.position, "split the filter in two"
             )
     if not found:
         raise FilterError("the filter is empty; write a condition such as mag < 19", 0)
     _check_nesting(found)
+    _check_commas(found)
     return found
 
 
@@ -251,7 +283,13 @@ class _Copier:
             raise self._refuse(node)
         starts = [part.meta["start"] for part in parts if "start" in part.meta]
         self.position = min(starts, default=self.position)
-        return tree.Column(".".join(part.this for part in parts), position=self.position)
+        return tree.Column(self._name(".".join(part.this for part in parts)), position=self.position)
+
+    def _name(self, name: str) -> str:
+        """The name of a column or function; sqlglot takes some words of the grammar for names."""
+        if name.lower() in _GRAMMAR_WORDS:
+            raise refusal(f"unexpected {shown(name)}", self.position, "check what is before and after it")
+        return name
 
     def literal(self, node: Any) -> tree.Number | tree.String:
         text, is_string = self._parts(node, "this", "is_string")
@@ -364,6 +402,7 @@ class _Copier:
         name, arguments = self._parts(node, "this", "expressions")
         if not isinstance(name, str):
             raise self._refuse(node)
+        self._name(name)
         return tree.Call(name, tuple(self.copy(argument) for argument in arguments), position=position)
 
 
@@ -392,7 +431,66 @@ _COPIERS: dict[type, Callable[[_Copier, Any], Expression]] = {
 """The whitelist: every construct of sqlglot that may be part of a filter."""
 
 
+def _require_whole(node: Expression, found: list[Token]) -> None:
+    """Refuse a text that does not say all that is in its tree, and nothing else.
+
+    sqlglot reads over some words (AS) and does without others (the AND of BETWEEN, a THEN).
+    """
+    read = Counter(part for node in tree.walk(node) for part in _written(node))
+    for token in found:
+        part = _spelling(token)
+        if part in _UNCOUNTED:
+            continue
+        if not read[part]:
+            raise refusal(
+                f"unexpected {shown(token.text)}", token.position, "check what is before and after it"
+            )
+        read[part] -= 1
+    missing = next(iter(+read), "")
+    if missing:
+        raise refusal(f"a word is missing: {missing}", node.position, "check the grammar from there on")
+
+
+_UNCOUNTED = frozenset(("(", ")", ",", "+", "else", "null", "true", "false"))
+"""What a tree does not say how often was written; a plus before a number means nothing, so it has no node."""
+
+
+def _spelling(token: Token) -> str:
+    """A token as _written writes it."""
+    if token.kind == "number":
+        return repr(float(token.text))
+    word = token.text.lower()
+    return {"!=": "<>"}.get(word, word) if token.kind == "operator" or word in _GRAMMAR_WORDS else token.text
+
+
+def _written(node: Expression) -> list[str]:
+    """What a text must say for a node itself, its children apart."""
+    match node:
+        case tree.Column(name) | tree.Call(name, _):
+            return [name]
+        case tree.Number(value):
+            return [repr(float(value))]
+        case tree.String():
+            return [node.text]
+        case tree.Negative():
+            return ["-"]
+        case tree.Binary(sign, _, _) | tree.Compare(sign, _, _):
+            return [sign] if sign != "+" else []
+        case tree.And(operands) | tree.Or(operands):
+            return [type(node).__name__.lower()] * (len(operands) - 1)
+        case tree.Between():
+            return ["between", "and"]
+        case tree.Case(branches, _):
+            return ["case", *["when", "then"] * len(branches), "end"]
+        case tree.Not() | tree.In() | tree.Is():
+            return [type(node).__name__.lower()]
+        case _:
+            return []
+
+
 def parse(text: str) -> Expression:
     """The syntax tree of a filter's text, names and types not yet checked; FilterError if refused."""
     found = tokens(text)
-    return _Copier(found).copy(_read_grammar(text))
+    node = _Copier(found).copy(_read_grammar(text))
+    _require_whole(node, found)
+    return node
