@@ -154,9 +154,11 @@ def negative(value: Value) -> Floats | Integers:
 
 
 def _like(value: Value) -> Value:
-    """A constant NULL of the same kind."""
+    """A constant NULL of the same kind; of no kind where the value is of none."""
     match value:
-        case Floats() | Nothing():
+        case Nothing():
+            return value
+        case Floats():
             return Floats(np.asarray(np.nan))
         case Integers():
             return Integers(np.asarray(0, dtype=np.int64), np.asarray(True))
@@ -219,6 +221,8 @@ def compare(operation: Comparison, left: Value, right: Value) -> Mask:
             return np.asarray((a & b) | (a_false & b_false))
         case Truths(a, a_false), Truths(b, b_false) if operation == "<>":
             return np.asarray((a & b_false) | (a_false & b))
+        case Nothing(), Nothing():
+            return np.asarray(False)
         case _:
             raise TypeError(f"{type(left).__name__} {operation} {type(right).__name__} has no meaning")
 
@@ -235,5 +239,7 @@ def select(mask: Mask, left: Value, right: Value) -> Value:
             return Strings(np.where(mask, a, b), names)
         case Truths(a, a_false), Truths(b, b_false):
             return Truths(np.where(mask, a, b), np.where(mask, a_false, b_false))
+        case Nothing(), Nothing():
+            return left
         case _:
             raise TypeError(f"cannot choose between {type(left).__name__} and {type(right).__name__}")
