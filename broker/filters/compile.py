@@ -238,6 +238,9 @@ def _kind_of_call(
         if parameter.kind == "name":
             _require_name(function, argument)
             continue
+        if parameter.kind == "choice":
+            _require_choice(function, parameter, argument)
+            continue
         _require("number", (argument,), specs)
         _require_within(function, parameter, argument)
     return function.result
@@ -267,6 +270,13 @@ def _require_name(function: FilterFunction, argument: Expression) -> None:
     if not isinstance(argument, tree.String):
         advice = f"write {function.example}"
         raise refusal(f"{function.name} takes a name in single quotes", argument.position, advice)
+
+
+def _require_choice(function: FilterFunction, parameter: Parameter, argument: Expression) -> None:
+    if not isinstance(argument, tree.String) or argument.value not in parameter.choices:
+        what = f"{function.name} with {parameter.name} = {shown(argument.text)}"
+        choices = " or ".join(f"'{choice}'" for choice in parameter.choices)
+        raise refusal(what, argument.position, f"it takes {choices}, as in {function.example}")
 
 
 def _require(kind: Kind, parts: Iterable[Expression], specs: Mapping[str, ColumnSpec]) -> Kind:

@@ -134,6 +134,8 @@ class Evaluator:
     def _call(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
         if function.state:
             return self._call_of_state(function, arguments)
+        if any(parameter.kind == "choice" for parameter in function.parameters):
+            return self._call_of_choices(function, arguments)
         given = [self.value(argument) for argument in arguments]
         if function.result == "any":
             result: Value = function.implementation(*given)
@@ -141,6 +143,11 @@ class Evaluator:
         columns = [values.floats(self.value(tree.Column(name))) for name in function.reads]
         columns += _bounded_arguments(function, given)
         return _result(function, function.implementation(*columns), columns)
+
+    def _call_of_choices(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
+        columns = [values.floats(self.value(tree.Column(name))) for name in function.reads]
+        choices = [argument.value for argument in arguments if isinstance(argument, tree.String)]
+        return _result(function, function.implementation(*columns, *choices), columns)
 
     def _call_of_state(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
         name = arguments[0]

@@ -35,12 +35,14 @@ class Parameter:
     """An argument of a function; outside lowest..highest it is refused if constant, else NULL.
 
     kind "name" is a string constant: it names durable state, of the kind that the function says.
+    kind "choice" is a string constant, one of `choices`; the implementation gets it as str.
     """
 
     name: str
-    kind: Literal["number", "any", "name"] = "number"
+    kind: Literal["number", "any", "name", "choice"] = "number"
     lowest: float = -np.inf
     highest: float = np.inf
+    choices: tuple[str, ...] = ()
 
 
 class Bound(Protocol):
@@ -114,6 +116,14 @@ def in_cone(ra: F64, dec: F64, ra0: F64, dec0: F64, radius: F64) -> F64:
     return np.where(np.isnan(separation) | np.isnan(radius), np.nan, separation <= radius)
 
 
+def color(color_gr: F64, first: str, second: str) -> F64:
+    """Color first - second from g - r.
+
+    color_gr : (n,) [mag];  first, second : 'g' or 'r';  NaN in, NaN out, also for a band with itself.
+    """
+    return color_gr * ((first == "g") - (second == "g"))
+
+
 def coalesce(*values: Value) -> Value:
     """The first value that is not NULL."""
     return reduce(lambda first, second: select(known(first), first, second), values)
@@ -123,6 +133,9 @@ def nullif(value: Value, unwanted: Value) -> Value:
     """The value, NULL where it equals the unwanted one."""
     return select(compare("=", value, unwanted), NothingValue(), value)
 
+
+_COLOR_BANDS = ("g", "r")
+"""Bands that the features have a color of."""
 
 _X, _Y, _ANY = Parameter("x"), Parameter("y"), Parameter("value", "any")
 
@@ -193,6 +206,18 @@ FILTER_FUNCTIONS: tuple[FilterFunction, ...] = (
         in_cone,
         result="boolean",
         reads=("ra", "dec"),
+    ),
+    FilterFunction(
+        "color",
+        (
+            Parameter("first", "choice", choices=_COLOR_BANDS),
+            Parameter("second", "choice", choices=_COLOR_BANDS),
+        ),
+        "Color of the difference flux, first - second in mag: the latest night with both bands, else the"
+        " closest pair (`color_gr`); NULL where there is none. Bands g and r only.",
+        "color('g', 'r') < 0.2",
+        color,
+        reads=("color_gr",),
     ),
     FilterFunction(
         "galactic_latitude",

@@ -14,7 +14,7 @@ from broker.filters.functions import Parameter
 from broker.filters.tree import Call, walk
 from broker.table import Column, ColumnSpec, Table
 
-COLUMNS = ("ra", "dec", "gal_b", "mag", "psf_flux", "psf_flux_err", "reliability")
+COLUMNS = ("ra", "dec", "gal_b", "mag", "psf_flux", "psf_flux_err", "reliability", "color_gr")
 SPECS = {name: ColumnSpec(name, "", "") for name in COLUMNS}
 EXTREMES = [np.nan, 0.0, -0.0, 1.0, -1.0, 0.5, 90.0, -90.0, 360.0, 1e-300, -1e300, 1e308, np.inf, -np.inf]
 
@@ -39,7 +39,9 @@ def compiled(text: str) -> CompiledFilter:
 
 
 def argument(parameter: Parameter, value: str) -> str:
-    """A value for a parameter; a name where it takes one."""
+    """A value for a parameter; a name or one of its choices where it takes these."""
+    if parameter.kind == "choice":
+        return repr(parameter.choices[0])
     return "'somebody'" if parameter.kind == "name" else value
 
 
@@ -125,6 +127,10 @@ def test_wrong_numbers_and_kinds_of_arguments_are_refused(function: FilterFuncti
     if function.state:
         with pytest.raises(FilterError, match="takes a name in single quotes"):
             compile_filter(f"{call(function, ['mag'] * count)} is null", SPECS)
+    elif any(it.kind == "choice" for it in function.parameters):
+        for wrong_choice in ("mag", "'nothing'", "1", "null"):
+            with pytest.raises(FilterError, match="it takes"):
+                compile_filter(f"{call(function, [wrong_choice] * count)} is null", SPECS)
     elif count and function.result != "any":
         with pytest.raises(FilterError, match="expected a number"):
             compile_filter(f"{call(function, [repr('g')] * count)} is null", SPECS)

@@ -29,6 +29,7 @@ Specs = dict[str, ColumnSpec]
         ("is_dipole and null + 'a' > 1", 21, "expected a number, found a string"),
         ("in_cone(10, -100, 1)", 13, "dec0 must be in -90..90"),
         ("mag < 1 and abs > 1", 12, "write abs(x)"),
+        ("color('g', 'i') > 1", 11, "it takes 'g' or 'r', as in color('g', 'r') < 0.2"),
         ("is_dipole or mag", 13, "expected a boolean, found a number"),
     ],
 )
