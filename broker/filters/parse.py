@@ -23,8 +23,10 @@ from broker.filters.tree import Arithmetic, Comparison, Expression, refusal, sho
 
 MAX_CHARACTERS = 10_000
 MAX_TOKENS = 1_500
-"""Words, numbers, strings and signs; commas are free, so that lists may be long. Also bounds the tree, whose
-nodes take at least a token each, and the time: 10 to 30 us a token from text to normal form."""
+"""Words, numbers, strings and signs other than commas. Also bounds the tree, whose nodes take at least a
+token each, and the time: 10 to 30 us a token from text to normal form."""
+MAX_TOKENS_AND_COMMAS = 2_000
+"""So that a list may be 1,000 long."""
 MAX_DEPTH = 64
 MAX_NESTING = 24
 """Parentheses and CASEs in each other: sqlglot spends some 25 of Python's 1,000 stack frames on each."""
@@ -179,10 +181,9 @@ def tokens(text: str) -> list[Token]:
         _check_token(token, text)
         found.append(token)
         counted += token.text != ","
-        if counted > MAX_TOKENS:
-            raise refusal(
-                f"more than {MAX_TOKENS:,} words and signs", token.position, "split the filter in two"
-            )
+        if counted > MAX_TOKENS or len(found) > MAX_TOKENS_AND_COMMAS:
+            most = f"{MAX_TOKENS:,} words and signs, or {MAX_TOKENS_AND_COMMAS:,} with commas"
+            raise refusal(f"more than {most}", token.position, "split the filter in two")
     if not found:
         raise FilterError("the filter is empty; write a condition such as mag < 19", 0)
     _check_nesting(found)
