@@ -16,9 +16,10 @@ from broker.training.selection import folds, held_out_answers
 
 Answers = Callable[[Sample, Sample, Sequence[str]], F64]
 """(rows to learn from, rows to judge (m), classes (c)) to (m, c) probabilities."""
-FEW = 200
-"""With fewer objects to learn from, answers are calibrated on folds of these, as a stage's are: the bias of a
-rare class then matters. Of more it hardly does, and takes five times as long."""
+FEW, HANDFUL = 200, 20
+"""Where there are fewer than FEW objects to learn from, and of some class fewer than HANDFUL, answers are
+calibrated on folds of these, as a stage's are: the bias of the rare class then matters. Else it hardly does,
+and takes several times as long."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,13 @@ def _fitted(
     x, y, weight = learnt.columns(inputs), learnt.truth(classes), learnt.weights()
     model = kind.fit(x, y, weight, len(classes), settings, seed)
     raw = model.raw(judged.columns(inputs))
-    if len(np.unique(learnt.group)) >= FEW:
+    if not _has_handful(learnt, classes):
         return softmax(raw)
     fold = folds(learnt.group, learnt.label, seed)
     held_out = held_out_answers(kind, settings, x, y, weight, fold, len(classes), seed)
     return calibrate(held_out, y, weight, learnt.group).probabilities(raw)
+
+
+def _has_handful(learnt: Sample, classes: Sequence[str]) -> bool:
+    counts = [len(np.unique(learnt.group[learnt.label == name])) for name in classes]
+    return sum(counts) < FEW and min(counts) < HANDFUL
