@@ -25,6 +25,8 @@ MAX_OUTPUT_BYTES = 17 * 1024 * 1024
 """Larger than the input: a full packet carries the original record and our fields."""
 METADATA_REFRESH_MS = 5000
 """The default finds a new night's topic after five minutes."""
+MARKED_S = 5.0
+"""How long a committed transaction may take to be marked in every partition it wrote to."""
 
 PartitionKey = tuple[str, int]
 
@@ -189,14 +191,18 @@ def topic_drift(client: AdminClient, specs: Sequence[TopicSpec]) -> list[str]:
 def committed_values(kafka: KafkaSettings, partitions: Iterable[PartitionKey]) -> Iterator[bytes]:
     """Value of every committed record of some partitions, up to their ends as they are now.
 
+    A commit returns before each partition has the transaction's mark, and until then its records are not
+    shown: they are waited for, but not for longer than MARKED_S, as those of a transaction that is still
+    open.
     All are read at once: an empty topic costs as long a wait as a full one.  Raises BrokerError.
     """
+    ends = _ends(kafka, partitions)
     consumer = reader(kafka, **{"enable.partition.eof": True})
     try:
-        ends = {key: watermarks(consumer, *key)[1] for key in partitions}
-        left = set(ends)
+        left, deadline = set(ends), time.monotonic() + MARKED_S
+        unmarked: set[PartitionKey] = set()
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in left])
-        while left:
+        while left - unmarked or (left and time.monotonic() < deadline):
             for message in consumer.consume(1000, 0.1):
                 error, key = message.error(), (message.topic(), message.partition())
                 if error is None:
@@ -205,9 +211,19 @@ def committed_values(kafka: KafkaSettings, partitions: Iterable[PartitionKey]) -
                     if message.offset() + 1 >= ends[key]:
                         left.discard(key)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(key)  # the last offset may be a transaction's mark, which is no message
+                    # the last offset may be a transaction's mark, which is no message
+                    (left.discard if message.offset() >= ends[key] else unmarked.add)(key)
                 elif not error.retriable():
                     raise BrokerError(f"cannot read {message.topic()}: {error.str()}")
+    finally:
+        consumer.close()
+
+
+def _ends(kafka: KafkaSettings, partitions: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
+    """Where some partitions end, records of open transactions included."""
+    consumer = reader(kafka, **{"isolation.level": "read_uncommitted"})
+    try:
+        return {key: watermarks(consumer, *key)[1] for key in partitions}
     finally:
         consumer.close()
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from broker.embedded import Addresses
 from broker.schemas import lsst_schema
 
 PATIENCE_S = 180.0
+SETTLE_S = 5.0
 
 
 @dataclass
@@ -77,7 +78,11 @@ class Shell:
 
 
 def read_all(bootstrap: str, topic: str, *, committed: bool = True) -> list[Any]:
-    """Every record of a topic up to its end now."""
+    """Every record of a topic up to its end now; of a transaction that was just committed, its records too.
+
+    A commit returns before each partition has the transaction's mark; until then its records are not shown.
+    What stays open for longer than SETTLE_S is not waited for.
+    """
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -91,16 +96,32 @@ def read_all(bootstrap: str, topic: str, *, committed: bool = True) -> list[Any]
     )
     metadata = consumer.list_topics(topic, timeout=10).topics[topic]
     left = set(metadata.partitions)
+    ends = high_watermarks(bootstrap, topic, left)
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in left])
-    records = []
-    while left:
-        for message in consumer.consume(500, 1.0):
+    records, unmarked, deadline = [], set(), time.monotonic() + SETTLE_S
+    while left - unmarked or (left and time.monotonic() < deadline):
+        for message in consumer.consume(500, 0.2):
             if message.error() is None:
                 records.append(message)
             elif message.error().code() == KafkaError._PARTITION_EOF:
-                left.discard(message.partition())
+                (left.discard if message.offset() >= ends[message.partition()] else unmarked.add)(
+                    message.partition()
+                )
     consumer.close()
     return records
+
+
+def high_watermarks(bootstrap: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """Ends of a topic's partitions, records and marks of open transactions included."""
+    options = {"group.id": "tests", "isolation.level": "read_uncommitted", "bootstrap.servers": bootstrap}
+    consumer = Consumer(options)
+    try:
+        return {
+            number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1]
+            for number in partitions
+        }
+    finally:
+        consumer.close()
 
 
 def control_state(bootstrap: str) -> ControlState:

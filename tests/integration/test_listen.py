@@ -89,7 +89,7 @@ def alert(number: int) -> bytes:
             "observedAt": 1_763_700_000.0,
             "ingestedAt": 1,
             "publishedAt": 2,
-            "recordSha256": "0",
+            "recordSha256": "00" * 32,
         },
     }
     return encode_record(SCHEMA, value)

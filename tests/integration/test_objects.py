@@ -50,7 +50,7 @@ def alert(number: int, place: np.ndarray | None, model: str, mjd: float, **featu
         "provenance": {
             "surveySchema": "ztf 4.02", "brokerVersion": "0", "featureSet": "f", "modelId": model,
             "modelVersion": "1", "controlEpoch": 3, "observedAt": 8e8, "ingestedAt": 1, "publishedAt": 2,
-            "recordSha256": "0",
+            "recordSha256": "00" * 32,
         },
     }  # fmt: skip
     return encode_record(SCHEMA, value)
