@@ -67,15 +67,7 @@ class Promoted:
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` shows it."""
-        return {
-            "promotion": promotion_json(self.promotion),
-            "written": self.written,
-            "epoch": self.epoch,
-            "reached": self.reached,
-            "serving": self.serving,
-            "live": self.live,
-            "seconds": round(self.seconds, 3),
-        }
+        return {"promotion": promotion_json(self.promotion), **_outcome_json(self)}
 
 
 @dataclass(frozen=True)
@@ -95,15 +87,13 @@ class Shadowed:
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` shows it."""
-        return {
-            "shadow": shadow_json(self.shadow),
-            "written": self.written,
-            "epoch": self.epoch,
-            "reached": self.reached,
-            "serving": self.serving,
-            "live": self.live,
-            "seconds": round(self.seconds, 3),
-        }
+        return {"shadow": shadow_json(self.shadow), **_outcome_json(self)}
+
+
+def _outcome_json(found: Promoted | Shadowed) -> dict[str, Any]:
+    """What both say besides what was changed."""
+    names = ("written", "epoch", "reached", "serving", "live")
+    return {**{name: getattr(found, name) for name in names}, "seconds": round(found.seconds, 3)}
 
 
 def read(settings: Settings) -> ControlState:

@@ -15,6 +15,8 @@ from broker.training.selection import folds, held_out_answers
 
 TEN = 10
 MIDDLING = {"trees": 80, "learning_rate": 0.06, "num_leaves": 8, "min_data_in_leaf": 10}
+STRAIGHT = {"C": 0.3}
+"""Settings of the boosted trees, and of the straight line through a fitted model's parameters."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ def baselines(
         _judged("majority", majority, test, classes, seed),
         _judged(
             f"LightGBM on {len(ten)} features",
-            _fitted(boosted, MIDDLING, learnt, test, classes, ten, seed), test, classes, seed,
+            fitted(boosted, MIDDLING, learnt, test, classes, ten, seed), test, classes, seed,
         ),
     ]  # fmt: skip
     if parametric:
-        probabilities = _fitted(LINEAR, {"C": 0.3}, learnt, test, classes, parametric, seed)
+        probabilities = fitted(LINEAR, STRAIGHT, learnt, test, classes, parametric, seed)
         found.append(_judged("parametric fit", probabilities, test, classes, seed))
     return found
 
@@ -60,7 +62,7 @@ def most_used(sample: Sample, classes: Sequence[str], inputs: Sequence[str], see
     return [inputs[place] for place in np.argsort(-model.gains(), kind="stable")[:TEN]]
 
 
-def _fitted(
+def fitted(
     kind: Kind,
     settings: Settings,
     learnt: Sample,
@@ -69,6 +71,7 @@ def _fitted(
     inputs: Sequence[str],
     seed: int,
 ) -> F64:
+    """(m, c) probabilities of `test`, calibrated on folds of `learnt`."""
     x, y, weight = learnt.columns(inputs), learnt.truth(classes), learnt.weights()
     fold = folds(learnt.group, learnt.label, seed)
     held_out = held_out_answers(kind, settings, x, y, weight, fold, len(classes), seed)

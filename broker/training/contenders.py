@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from broker.scores.calibration import softmax
-from broker.training.baselines import MIDDLING, TEN, most_used
-from broker.training.calibrate import calibrate
+from broker.training.baselines import MIDDLING, STRAIGHT, TEN, fitted, most_used
 from broker.training.kinds import KINDS, LINEAR, Kind, Settings
 from broker.training.sample import F64, Sample
-from broker.training.selection import folds, held_out_answers
 
 Answers = Callable[[Sample, Sample, Sequence[str]], F64]
 """(rows to learn from, rows to judge (m), classes (c)) to (m, c) probabilities."""
@@ -33,7 +31,7 @@ class Contender:
 def model_of(name: str, kind: Kind, settings: Settings, inputs: Sequence[str], seed: int) -> Contender:
     """A kind of model with some settings and inputs."""
     return Contender(
-        name, lambda learnt, judged, classes: _fitted(kind, settings, inputs, seed, learnt, judged, classes)
+        name, lambda learnt, judged, classes: _answers(kind, settings, inputs, seed, learnt, judged, classes)
     )
 
 
@@ -45,15 +43,15 @@ def rivals(inputs: Sequence[str], parametric: Sequence[str], seed: int) -> list[
 
     def ten(learnt: Sample, judged: Sample, classes: Sequence[str]) -> F64:
         best = most_used(learnt, classes, inputs, seed)
-        return _fitted(KINDS[0], MIDDLING, best, seed, learnt, judged, classes)
+        return _answers(KINDS[0], MIDDLING, best, seed, learnt, judged, classes)
 
     found = [Contender(f"LightGBM on {TEN} features", ten)] if len(inputs) > TEN else []
     if parametric:
-        found.append(model_of("parametric fit", LINEAR, {"C": 0.3}, parametric, seed))
+        found.append(model_of("parametric fit", LINEAR, STRAIGHT, parametric, seed))
     return found
 
 
-def _fitted(
+def _answers(
     kind: Kind,
     settings: Settings,
     inputs: Sequence[str],
@@ -62,14 +60,12 @@ def _fitted(
     judged: Sample,
     classes: Sequence[str],
 ) -> F64:
-    x, y, weight = learnt.columns(inputs), learnt.truth(classes), learnt.weights()
-    model = kind.fit(x, y, weight, len(classes), settings, seed)
-    raw = model.raw(judged.columns(inputs))
-    if not _has_handful(learnt, classes):
-        return softmax(raw)
-    fold = folds(learnt.group, learnt.label, seed)
-    held_out = held_out_answers(kind, settings, x, y, weight, fold, len(classes), seed)
-    return calibrate(held_out, y, weight, learnt.group).probabilities(raw)
+    if _has_handful(learnt, classes):
+        return fitted(kind, settings, learnt, judged, classes, inputs, seed)
+    model = kind.fit(
+        learnt.columns(inputs), learnt.truth(classes), learnt.weights(), len(classes), settings, seed
+    )
+    return softmax(model.raw(judged.columns(inputs)))
 
 
 def _has_handful(learnt: Sample, classes: Sequence[str]) -> bool:
