@@ -11,6 +11,7 @@ from broker.astro.bands import BANDS
 from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.astro.sky import ecliptic_latitude_deg, galactic_latitude_deg
 from broker.batch import PACKET_COLUMNS, SS_ASSOCIATED, SS_UNKNOWN, AlertBatch
+from broker.lightcurves import LightCurves
 from broker.table import Column, ColumnSpec, Table, matrix_columns, string_column
 
 F64 = npt.NDArray[np.float64]
@@ -50,6 +51,7 @@ def build_table(
     features: tuple[Sequence[ColumnSpec], F64],
     scores: tuple[Sequence[ColumnSpec], F64],
     history_incomplete: npt.NDArray[np.bool_],
+    light_curves: LightCurves | None = None,
 ) -> Table:
     """The table of a batch.  features, scores : specifications and (n, k) values."""
     columns = [
@@ -58,7 +60,7 @@ def build_table(
         *matrix_columns(*features),
         *matrix_columns(*scores),
     ]
-    return Table(columns, len(batch))
+    return Table(columns, len(batch), light_curves)
 
 
 def _alert_columns(batch: AlertBatch, history_incomplete: npt.NDArray[np.bool_]) -> list[Column]:

@@ -142,8 +142,9 @@ class Pipeline:
                 scores[:, STAMP_COLUMN] = found
         with _timed(outcome, "filters"):
             table = build_table(
-                known.batch, (FEATURE_SPECS, matrix), (scorer.specs, scores), known.history_incomplete
-            )
+                known.batch, (FEATURE_SPECS, matrix), (scorer.specs, scores), known.history_incomplete,
+                known.curves,
+            )  # fmt: skip
             verdict = filters.program.evaluate(table)
         with _timed(outcome, "encode"):
             judged = Judged(

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from broker.lightcurves import LightCurves
+
 Kind = Literal["float", "int", "bool", "string"]
 
 
@@ -36,11 +38,17 @@ class Column:
 
 
 class Table(Mapping[str, Column]):
-    """n rows of named columns, in a fixed order; read-only."""
+    """n rows of named columns, in a fixed order; read-only.
 
-    def __init__(self, columns: Iterable[Column], length: int) -> None:
+    light_curves : each row's light curve as it was known, up to the row's own alert; None if not at hand
+    """
+
+    def __init__(
+        self, columns: Iterable[Column], length: int, light_curves: LightCurves | None = None
+    ) -> None:
         self._columns = {column.spec.name: column for column in columns}
         self.length = length
+        self.light_curves = light_curves
         for name, column in self._columns.items():
             if column.values.shape != (length,):
                 raise ValueError(f"column {name!r} has shape {column.values.shape}, expected ({length},)")

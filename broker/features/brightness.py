@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from broker.astro.photometry import njy_to_mag
-from broker.features.measurements import F64, I64, OTHER_BANDS, Measurements, compiled, split_bands
+from broker.features.measurements import F64, I64, OTHER_BANDS, Measurements, split_bands
+from broker.measured import compiled
 
 
 def brightness(m: Measurements) -> dict[str, F64]:

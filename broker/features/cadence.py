@@ -5,20 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from broker.astro.photometry import njy_err_to_limit
-from broker.features.measurements import (
-    F64,
-    I64,
-    OTHER_BANDS,
-    U8,
-    Measurements,
-    compiled,
-    row_counts,
-    split_bands,
-)
+from broker.features.measurements import F64, I64, OTHER_BANDS, U8, Measurements, row_counts, split_bands
 from broker.lightcurves import FORCED, LIMIT
+from broker.measured import NIGHT_GAP_DAYS, compiled
 
-NIGHT_GAP_DAYS = 0.5
-"""A longer gap than this between detections starts a new night, whatever the site's longitude."""
 SEEN_SIGMA = 3.0
 """A forced measurement below this significance shows that the object was not seen."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from broker.features.harmonics import normal_equations, solve_symmetric
-from broker.features.measurements import F64, I64, compiled
+from broker.features.measurements import F64, I64
+from broker.measured import compiled
 
 MIN_POINTS = 10
 HARMONICS = 3

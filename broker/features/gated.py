@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from broker.features.measurements import F64, I64, points_with_roles
+from broker.features.measurements import F64, I64
 from broker.features.model_fit import model_fit
 from broker.features.periodicity import periodicity
 from broker.features.random_walk import random_walk
 from broker.features.series import Series, flux_counts, measured_series
 from broker.lightcurves import LightCurves
+from broker.measured import points_with_roles
 
 GATED_FAMILIES: list[Callable[[Series], dict[str, F64]]] = [periodicity, model_fit, random_walk]
 GATED_NAMES = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from broker.features.measurements import F64, compiled
+from broker.features.measurements import F64
+from broker.measured import compiled
 
 
 @compiled

@@ -6,8 +6,9 @@ import numpy as np
 
 from broker.astro.bands import BAND_INDEX
 from broker.features.harmonics import solve_symmetric
-from broker.features.measurements import F64, FEATURE_BANDS, I64, compiled
+from broker.features.measurements import F64, FEATURE_BANDS, I64
 from broker.features.series import Series
+from broker.measured import compiled
 
 MIN_POINTS = 6
 """One more than the parameters of two bands."""

@@ -9,8 +9,9 @@ import numpy as np
 
 from broker.features.cycle import fold
 from broker.features.harmonics import harmonics_chi2, normal_equations, solve_symmetric
-from broker.features.measurements import F64, I64, compiled
+from broker.features.measurements import F64, I64
 from broker.features.series import Series
+from broker.measured import compiled
 
 MIN_BAND_POINTS = 5
 """A band with fewer points is left out: its offset, amplitude and phase would fit any of them."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from broker.features.measurements import F64, I64, compiled
+from broker.features.measurements import F64, I64
 from broker.features.series import Series
+from broker.measured import compiled
 
 MIN_POINTS = 10
 TAU_STEPS = 12

@@ -6,7 +6,8 @@ import numpy as np
 
 from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.features.brightness import at, peak_index
-from broker.features.measurements import F64, I64, OTHER_BANDS, Measurements, compiled, split_bands
+from broker.features.measurements import F64, I64, OTHER_BANDS, Measurements, split_bands
+from broker.measured import compiled
 
 MIN_SPAN_DAYS = 0.01
 """Shorter series than this (14 minutes) say nothing about a rate in mag/day."""

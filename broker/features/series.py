@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from broker.astro.bands import NO_BAND
-from broker.features.measurements import F64, I64, U8, Points, compiled, points_with_roles
+from broker.features.measurements import F64, I64, U8
 from broker.lightcurves import FORCED, LightCurves
+from broker.measured import MeasuredPoints, compiled, points_with_roles
 
 MAX_POINTS = 512
 """Points used a band, the newest: what bounds the time that a row can take."""
@@ -42,7 +43,7 @@ def measured_series(curves: LightCurves, ref_mjd: F64) -> Series:
     return Series(*best_bands(p.time, p.flux, p.err, p.band, p.role, p.starts))
 
 
-def flux_counts(p: Points) -> I64:
+def flux_counts(p: MeasuredPoints) -> I64:
     """How many measured fluxes each row has, of all bands, (n,)."""
     return usable_counts(p.err, p.role, p.starts)
 

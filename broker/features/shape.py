@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from broker.features.brightness import quantile
-from broker.features.measurements import F64, I64, Measurements, compiled, split_bands
+from broker.features.measurements import F64, I64, Measurements, split_bands
+from broker.measured import compiled
 
 TINY = 1e-300
 """Smallest probability whose logarithm is taken."""

@@ -10,9 +10,10 @@ import numpy as np
 
 from broker.astro.photometry import njy_to_mag
 from broker.features.brightness import quantile
-from broker.features.measurements import F64, I64, Measurements, compiled, sorted_rows
+from broker.features.measurements import F64, I64, Measurements, sorted_rows
 from broker.features.shape import half_range, skew
 from broker.features.variability import excess_variance, standard_deviation
+from broker.measured import compiled
 
 
 def total_flux(m: Measurements) -> dict[str, F64]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from broker.features.brightness import weighted_mean
-from broker.features.measurements import F64, I64, Measurements, compiled, split_bands
+from broker.features.measurements import F64, I64, Measurements, split_bands
+from broker.measured import compiled
 
 PAIR_DAYS = 0.5
 """A g and an r point closer than this are a pair for Stetson's J."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from broker.features.measurements import F64, I64, Measurements, compiled
+from broker.features.measurements import F64, I64, Measurements
+from broker.measured import compiled
 
 SAME_NIGHT_DAYS = 0.5
 """Detections within this of the first of them are averaged: the peak should not be one noisy point."""

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from broker.filters import tree
+from broker.filters import light_curve, tree
 from broker.filters.compile import CompiledFilter
 from broker.filters.expression import Evaluator, MissingColumn, explain
 from broker.filters.functions import Bound
@@ -347,3 +347,4 @@ def run_joins(joins: I64, operands: I64, operand_starts: I64, first: int, slots:
 def warm_up() -> None:
     """Compile the kernels, or load them from disk, before the first alert has to wait for it."""
     Program().evaluate(Table([], 1))
+    light_curve.warm_up()

@@ -16,6 +16,7 @@ from broker.filters import tree, values
 from broker.filters.functions import FUNCTION_BY_NAME, Bound, FilterFunction, Parameter
 from broker.filters.tree import COMPLEMENT, Expression
 from broker.filters.values import F64, Mask, Truths, Value
+from broker.measured import MeasuredPoints, points_with_roles
 from broker.table import Table
 
 
@@ -40,6 +41,7 @@ class Evaluator:
         self._table = table
         self._bound = bound
         self._memo: dict[Any, Any] = {}
+        self._points: MeasuredPoints | None = None
         self._values: dict[str, Value] = {}
         self._truths: tuple[dict[str, Mask], dict[str, Mask]] = ({}, {})
 
@@ -134,20 +136,34 @@ class Evaluator:
     def _call(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
         if function.state:
             return self._call_of_state(function, arguments)
-        if any(parameter.kind == "choice" for parameter in function.parameters):
-            return self._call_of_choices(function, arguments)
-        given = [self.value(argument) for argument in arguments]
         if function.result == "any":
-            result: Value = function.implementation(*given)
+            result: Value = function.implementation(*(self.value(argument) for argument in arguments))
             return result
-        columns = [values.floats(self.value(tree.Column(name))) for name in function.reads]
-        columns += _bounded_arguments(function, given)
-        return _result(function, function.implementation(*columns), columns)
+        columns: list[Any] = [self._measured_points()] if function.light_curve else []
+        columns += [values.floats(self.value(tree.Column(name))) for name in function.reads]
+        columns += self._arguments(function, arguments)
+        numbers = [column for column in columns if isinstance(column, np.ndarray)]
+        return _result(function, function.implementation(*columns), numbers)
 
-    def _call_of_choices(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
-        columns = [values.floats(self.value(tree.Column(name))) for name in function.reads]
-        choices = [argument.value for argument in arguments if isinstance(argument, tree.String)]
-        return _result(function, function.implementation(*columns, *choices), columns)
+    def _arguments(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> list[F64 | str]:
+        """What a call gives: a choice as it is written, a number within its parameter's limits."""
+        last = function.parameters[-1:]
+        parameters = [*function.parameters, *last * (len(arguments) - len(function.parameters))]
+        return [
+            argument.value
+            if isinstance(argument, tree.String)
+            else _bounded(values.floats(self.value(argument)), parameter)
+            for argument, parameter in zip(arguments, parameters, strict=True)
+        ]
+
+    def _measured_points(self) -> MeasuredPoints:
+        """The points of the rows' light curves that count, looked at once a batch."""
+        if self._points is None:
+            if self._table.light_curves is None:
+                raise MissingColumn("light curve")
+            midpoint = self._table["midpoint_mjd_tai"].values
+            self._points = points_with_roles(self._table.light_curves, midpoint)
+        return self._points
 
     def _call_of_state(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
         name = arguments[0]
@@ -156,16 +172,9 @@ class Evaluator:
             return values.Nothing()
         reads = [self.value(tree.Column(column)) for column in bound.reads]
         columns = [it if isinstance(it, values.Strings) else values.floats(it) for it in reads]
-        given = [values.Nothing(), *(self.value(argument) for argument in arguments[1:])]
-        numbers = _bounded_arguments(function, given)[1:]
+        numbers = [it for it in self._arguments(function, arguments) if isinstance(it, np.ndarray)]
         found = function.implementation(bound, self._memo, *columns, *numbers)
         return _result(function, found, [*(it for it in columns if isinstance(it, np.ndarray)), *numbers])
-
-
-def _bounded_arguments(function: FilterFunction, given: Sequence[Value]) -> list[F64]:
-    last = function.parameters[-1:]
-    parameters = [*function.parameters, *last * (len(given) - len(function.parameters))]
-    return [_bounded(values.floats(g), p) for g, p in zip(given, parameters, strict=True)]
 
 
 def _result(function: FilterFunction, found: F64, columns: Sequence[F64]) -> Value:

@@ -17,7 +17,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from broker.astro.bands import BANDS
 from broker.astro.sky import galactic_latitude_deg, separation_deg
+from broker.filters import light_curve
 from broker.filters.values import F64, Value, compare, known, select
 from broker.filters.values import Nothing as NothingValue
 
@@ -77,6 +79,7 @@ class FilterFunction:
     state : of a function of named state: which kind of state its first parameter, of kind "name", names. Its
     implementation gets the Bound and the memo first, then the columns that the Bound reads. Where nothing
     has the name, the result is NULL.
+    light_curve : its implementation gets the MeasuredPoints of the rows' light curves before anything else.
     """
 
     name: str
@@ -89,6 +92,7 @@ class FilterFunction:
     repeats: bool = False
     skips_null: bool = False
     state: str = ""
+    light_curve: bool = False
 
     @property
     def signature(self) -> str:
@@ -137,6 +141,7 @@ def nullif(value: Value, unwanted: Value) -> Value:
 _COLOR_BANDS = ("g", "r")
 """Bands that the features have a color of."""
 
+_DAYS = Parameter("days", lowest=0)
 _X, _Y, _ANY = Parameter("x"), Parameter("y"), Parameter("value", "any")
 
 FILTER_FUNCTIONS: tuple[FilterFunction, ...] = (
@@ -236,6 +241,38 @@ FILTER_FUNCTIONS: tuple[FilterFunction, ...] = (
         operator.call,
         skips_null=True,
         state=FOREST,
+    ),
+    FilterFunction(
+        "last_days",
+        (_DAYS,),
+        "How many detections of the object the last days hold, this alert among them.",
+        "last_days(30) >= 3",
+        light_curve.last_days,
+        light_curve=True,
+    ),
+    FilterFunction(
+        "last_days_in",
+        (Parameter("band", "choice", choices=BANDS), _DAYS),
+        "The same in one band.",
+        "last_days_in('g', 30) >= 2",
+        light_curve.last_days_in,
+        light_curve=True,
+    ),
+    FilterFunction(
+        "nights_in_last_days",
+        (_DAYS,),
+        "On how many nights of the last days the object was detected.",
+        "nights_in_last_days(10) >= 2",
+        light_curve.nights_in_last_days,
+        light_curve=True,
+    ),
+    FilterFunction(
+        "forced_in_last_days",
+        (_DAYS,),
+        "How many forced measurements the last days hold, of exposures without a detection.",
+        "forced_in_last_days(30) > 0",
+        light_curve.forced_in_last_days,
+        light_curve=True,
     ),
 )
 

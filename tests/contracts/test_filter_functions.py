@@ -12,9 +12,20 @@ from broker.filters import FILTER_FUNCTIONS, FilterFunction, compile_filter, eva
 from broker.filters.compile import CompiledFilter, bind, names_in
 from broker.filters.functions import Parameter
 from broker.filters.tree import Call, walk
+from broker.lightcurves import LightCurves, empty_points
 from broker.table import Column, ColumnSpec, Table
 
-COLUMNS = ("ra", "dec", "gal_b", "mag", "psf_flux", "psf_flux_err", "reliability", "color_gr")
+COLUMNS = (
+    "ra",
+    "dec",
+    "gal_b",
+    "mag",
+    "psf_flux",
+    "psf_flux_err",
+    "reliability",
+    "color_gr",
+    "midpoint_mjd_tai",
+)
 SPECS = {name: ColumnSpec(name, "", "") for name in COLUMNS}
 EXTREMES = [np.nan, 0.0, -0.0, 1.0, -1.0, 0.5, 90.0, -90.0, 360.0, 1e-300, -1e300, 1e308, np.inf, -np.inf]
 
@@ -49,7 +60,22 @@ def table(rows: int, fill: float | None = None) -> Table:
     """Random extremes, or one value everywhere."""
     rng = np.random.default_rng(3)
     values = [rng.choice(EXTREMES, rows) if fill is None else np.full(rows, fill) for _ in COLUMNS]
-    return Table([Column(SPECS[name], column) for name, column in zip(COLUMNS, values, strict=True)], rows)
+    columns = [Column(SPECS[name], column) for name, column in zip(COLUMNS, values, strict=True)]
+    return Table(columns, rows, light_curves(columns[-1].values))
+
+
+def light_curves(midpoint: np.ndarray) -> LightCurves:
+    """Three detections of each object in the year before its alert."""
+    points = empty_points(3 * len(midpoint))
+    points["midpoint_mjd_tai"] = (midpoint[:, None] - [300.0, 30.0, 0.0]).ravel()
+    points["psf_flux"], points["band"] = 1.0, 1
+    return LightCurves(points, np.arange(0, 3 * len(midpoint) + 1, 3))
+
+
+def row(whole: Table, k: int) -> Table:
+    assert whole.light_curves is not None
+    columns = [Column(it.spec, it.values[k : k + 1]) for it in whole.values()]
+    return Table(columns, 1, whole.light_curves.take(np.array([k])))
 
 
 def passing(text: str, rows: Table) -> np.ndarray:
@@ -81,10 +107,7 @@ def test_it_is_documented_with_an_example_that_uses_it(function: FilterFunction)
 @every_function
 def test_each_row_is_judged_alone(function: FilterFunction) -> None:
     whole = table(64)
-    alone = [
-        passing(function.example, Table([Column(c.spec, c.values[k : k + 1]) for c in whole.values()], 1))[0]
-        for k in range(64)
-    ]
+    alone = [passing(function.example, row(whole, k))[0] for k in range(64)]
     assert passing(function.example, whole).tolist() == alone
 
 
