@@ -71,12 +71,12 @@ def end_to_end(
 ) -> EndToEnd:
     """Measure on servers that are this process's own: the cache is emptied before each repeat."""
     topic = "bench_input"
-    _fill(settings, topic, packets)
+    fill(settings, topic, packets)
     say(f"{len(packets):,} alerts of {sum(map(len, packets)) / len(packets) / 1024:.0f} kB are in Kafka")
     prepare(settings)
     pipeline, bare, published = [], [], 0
     for repeat in range(repeats):
-        pipeline.append(_pipeline_rate(settings, topic, f"bench-{repeat}", workers, slots))
+        pipeline.append(pipeline_rate(settings, topic, f"bench-{repeat}", workers, slots))
         published = published or _published_bytes(settings)
         bare.append(_bare_rate(settings, topic, repeat, published // len(packets), len(packets)))
         say(f"repeat {repeat + 1}: pipeline {pipeline[-1]:,.0f}/s, bare Kafka {bare[-1]:,.0f}/s")
@@ -87,7 +87,7 @@ def end_to_end(
     )  # fmt: skip
 
 
-def _fill(settings: Settings, topic: str, packets: Sequence[bytes]) -> None:
+def fill(settings: Settings, topic: str, packets: Sequence[bytes]) -> None:
     """Every packet into the topic, acknowledged.  Raises BrokerError if one is not."""
     sender = Sender(settings)
     for packet in packets:
@@ -95,7 +95,7 @@ def _fill(settings: Settings, topic: str, packets: Sequence[bytes]) -> None:
     sender.finish().check()
 
 
-def _pipeline_rate(settings: Settings, topic: str, group: str, workers: int, slots: Path) -> float:
+def pipeline_rate(settings: Settings, topic: str, group: str, workers: int, slots: Path) -> float:
     """Alerts a second, by the ledger's own times."""
     _empty(settings)
     run = replace(settings.run, group=group, workers=workers, topics=(topic,))

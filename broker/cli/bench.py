@@ -195,6 +195,37 @@ def filters(
     print(f"{result.program_s:.1f} s")
 
 
+@bench.command("filter-topics")
+def filter_topics(
+    alerts: Annotated[int, typer.Option(min=1000, help="How many simulated alerts.")] = 20000,
+    count: Annotated[int, typer.Option("--filters", min=1, help="Filters, with a topic each.")] = 1000,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 4,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Alerts a second with a thousand filters that publish to topics of their own, and the ratio to none.
+
+    Runs on servers of its own, started for it and thrown away.
+    """
+    from broker.assemble import private_servers  # noqa: PLC0415
+    from broker.bench_filter_topics import measure  # noqa: PLC0415
+    from broker.config import load  # noqa: PLC0415
+
+    packets = _packets(alerts, None)
+    with tempfile.TemporaryDirectory() as slots, private_servers(load(env={})) as settings:
+        result = measure(
+            settings, packets, Path(slots), filters=count, workers=workers, repeats=repeats,
+            say=lambda text: print(text, file=sys.stderr),
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    print(f"{result.alerts:,} alerts, {result.workers} worker(s), {result.hits:.2f} hits an alert")
+    print(f"no filter       {result.without_per_s:10,.0f} alerts/s")
+    print(f"{result.filters:6,} filters  {result.with_per_s:10,.0f} alerts/s")
+    print(f"ratio           {result.ratio:10.2f}  (median of {result.repeats} repeats)")
+
+
 @bench.command("personal")
 def personal(
     repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 15,
