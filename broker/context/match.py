@@ -16,8 +16,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from broker.astro.sky import separation_one
-from broker.context.cells import (
+from broker.astro.healpix import (
     CELL_RADIUS_DEG,
     MAX_ORDER,
     REACH_PER_RADIAN,
@@ -26,6 +25,7 @@ from broker.context.cells import (
     centre_of,
     place,
 )
+from broker.astro.sky import separation_one
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

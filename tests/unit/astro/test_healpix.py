@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from astropy.coordinates import Latitude, Longitude
 
+from broker.astro.healpix import CELL_RADIUS_DEG, MAX_ORDER, REACH_PER_RADIAN, cells_of, centre_of, place
 from broker.astro.sky import separation_deg
-from broker.context.cells import CELL_RADIUS_DEG, MAX_ORDER, REACH_PER_RADIAN, cells_of, centre_of, place
 
 ORDERS = (0, 1, 2, 7, 14, 29)
 
