@@ -14,7 +14,8 @@ import redis
 
 from broker.config import Settings
 from broker.history import pack
-from broker.history.base import Addition, Claim
+from broker.history.base import Addition, Claim, Located
+from broker.history.places import locate
 from broker.history.redis import RedisStore
 from broker.lightcurves import POINT
 
@@ -49,7 +50,8 @@ class Cost:
 class Memory:
     """What Valkey or Redis needs, by its own account (used_memory).
 
-    object_bytes : a light curve of `points` points and the claim of one alert
+    object_bytes : a light curve of `points` points, the object's place and the claim of one alert
+    place_bytes : where it is on the sky, for other surveys to find it
     point_bytes : each point more, of 10 appended one at a time; the server doubles a string's room when it is
                   appended to, so this is more than a point's 32 bytes now and nothing later
     """
@@ -58,6 +60,7 @@ class Memory:
     points: int
     object_bytes: float
     claim_bytes: float
+    place_bytes: float
     point_bytes: float
 
     @property
@@ -172,12 +175,13 @@ def _through_store(store: RedisStore) -> Iterator[None]:
     keys, new = _keys(b"store"), _points(NEW_POINTS)
     store.append([Addition(key, _points(STORED_POINTS)) for key in keys], [])
     additions = [Addition(key, new, renew=row % _RENEWAL == 0) for row, key in enumerate(keys)]
+    renewed = _places(range(0, BATCH, _RENEWAL))
     batch = 0
     while True:
         batch += 1
         claims = _claims(batch * BATCH, BATCH)
         store.open(claims, [], keys)
-        store.append(additions, [])
+        store.append(additions, [], [], renewed)
         yield
 
 
@@ -209,6 +213,8 @@ def _memory(store: RedisStore, client: Any, objects: int) -> Memory:
     claimed = _used(client)
     first = _points(STORED_POINTS)
     _each_chunk(objects, lambda rows: store.append([Addition(_object(row), first) for row in rows], []))
+    curved = _used(client)
+    _each_chunk(objects, lambda rows: store.append([], [], [], _places(rows)))
     filled = _used(client)
     point = _points(1)
     for _ in range(_GROWTH_POINTS):
@@ -219,8 +225,16 @@ def _memory(store: RedisStore, client: Any, objects: int) -> Memory:
         STORED_POINTS,
         (filled - start) / objects,
         (claimed - start) / objects,
+        (filled - curved) / objects,
         (grown - filled) / objects / _GROWTH_POINTS,
     )
+
+
+def _places(rows: range) -> list[Located]:
+    """Objects at random places, which is dense for nobody: a hash each."""
+    rng = np.random.default_rng(rows.start)
+    ra, dec = rng.uniform(0, 360, len(rows)), np.degrees(np.arcsin(rng.uniform(-1, 1, len(rows))))
+    return locate("ztf", [170_000_000_000_000 + 977 * row for row in rows], ra, dec)
 
 
 def _each_chunk(objects: int, act: Callable[[range], object]) -> None:

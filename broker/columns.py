@@ -12,6 +12,7 @@ from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.astro.sky import ecliptic_latitude_deg, galactic_latitude_deg
 from broker.batch import PACKET_COLUMNS, SS_ASSOCIATED, SS_UNKNOWN, AlertBatch
 from broker.lightcurves import LightCurves
+from broker.others import OTHER_COLUMNS, Others, no_others, other_columns
 from broker.table import Column, ColumnSpec, Table, matrix_columns, string_column
 
 F64 = npt.NDArray[np.float64]
@@ -43,7 +44,7 @@ ALERT_COLUMNS = (
 
 def filter_columns(features: Sequence[ColumnSpec], scores: Sequence[ColumnSpec]) -> dict[str, ColumnSpec]:
     """Every column a filter may name, in the table's order."""
-    return {spec.name: spec for spec in (*ALERT_COLUMNS, *PACKET_COLUMNS, *features, *scores)}
+    return {spec.name: spec for spec in (*ALERT_COLUMNS, *PACKET_COLUMNS, *features, *scores, *OTHER_COLUMNS)}
 
 
 def build_table(
@@ -52,13 +53,18 @@ def build_table(
     scores: tuple[Sequence[ColumnSpec], F64],
     history_incomplete: npt.NDArray[np.bool_],
     light_curves: LightCurves | None = None,
+    others: Others | None = None,
 ) -> Table:
-    """The table of a batch.  features, scores : specifications and (n, k) values."""
+    """The table of a batch.
+
+    features, scores : specifications and (n, k) values;  others : without it no other survey is known
+    """
     columns = [
         *_alert_columns(batch, history_incomplete),
         *(Column(spec, batch.packet[spec.name]) for spec in PACKET_COLUMNS),
         *matrix_columns(*features),
         *matrix_columns(*scores),
+        *other_columns(others or no_others(len(batch)), batch.midpoint_mjd_tai),
     ]
     return Table(columns, len(batch), light_curves)
 

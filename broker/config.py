@@ -21,6 +21,8 @@ from broker.errors import SettingsError
 
 FILE_NAME = "broker.toml"
 ENV_PREFIX = "BROKER_"
+MAX_RADIUS_ARCSEC = 5.0
+"""An object of another survey further than this is another one."""
 _NOT_SETTINGS = {
     "BROKER_DATA_DIR",
     "BROKER_CONFIG",
@@ -97,6 +99,9 @@ class HistorySettings:
     ttl_days: float = _setting(400.0, "light curves not touched for this long are dropped")
     max_points: int = _setting(20000, "points kept an object; the oldest are dropped beyond")
     claim_days: float = _setting(90.0, "an alert seen again within this time is a duplicate")
+    other_survey_arcsec: float = _setting(
+        1.5, "an object of another survey this near is taken for the same, up to 5; 0 = none is looked for"
+    )
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,7 @@ def load(
             origins[name] = origin
     settings = _build(values, tuple(sorted(origins.items())))
     _check_patterns(settings.run.topics)
+    _check_radius(settings.history.other_survey_arcsec)
     _check_address("registry.url", settings.registry.url)
     return settings
 
@@ -341,6 +347,13 @@ def _check_patterns(topics: tuple[str, ...]) -> None:
             raise SettingsError(
                 f"run.topics: {topic!r} uses \\d, which librdkafka never matches; write [0-9]"
             )
+
+
+def _check_radius(arcsec: float) -> None:
+    if not 0.0 <= arcsec <= MAX_RADIUS_ARCSEC:
+        raise SettingsError(
+            f"history.other_survey_arcsec = {arcsec:g} is not in 0..{MAX_RADIUS_ARCSEC:g}; 0 looks for none"
+        )
 
 
 def _check_address(name: str, url: str) -> None:

@@ -29,9 +29,10 @@ from broker.features.gated import Gated, extract_gated
 from broker.features.measurements import F64, Reference
 from broker.filters.evaluate import warm_up as warm_up_filters
 from broker.filters.live import FilterSet
-from broker.history import merge
+from broker.history import merge, places
 from broker.history import recall as history_recall
 from broker.history.base import HistoryStore
+from broker.history.places import find_others, located
 from broker.history.recall import (
     Dedupe,
     Recall,
@@ -128,6 +129,7 @@ class Pipeline:
             return
         with _timed(outcome, "history"):
             dedupe, known = recall(self._store, batch, self._settings.history)
+            others = find_others(self._store, known, self._settings.history.other_survey_arcsec)
         self._count_duplicates(outcome, batch, dedupe)
         with _timed(outcome, "features"):
             matrix, gated = self._features(known)
@@ -143,13 +145,13 @@ class Pipeline:
         with _timed(outcome, "filters"):
             table = build_table(
                 known.batch, (FEATURE_SPECS, matrix), (scorer.specs, scores), known.history_incomplete,
-                known.curves,
+                known.curves, others,
             )  # fmt: skip
             verdict = filters.program.evaluate(table)
         with _timed(outcome, "encode"):
             judged = Judged(
                 known.batch, known.keys, known.record_sha256, known.curves, matrix, scores,
-                verdict.masks, known.history_incomplete, (scorer.id, scorer.version),
+                verdict.masks, known.history_incomplete, (scorer.id, scorer.version), others,
             )  # fmt: skip
             outcome.packets += self.writer.alerts(judged, filters.filters, filters.epoch)
             self._retract(outcome, known, judged, filters)
@@ -195,7 +197,7 @@ class Pipeline:
     ) -> None:
         """Store the new points; a server that was replaced in between has forgotten the claims: redo."""
         claims = claims_with_filters(known, hits, [item.mark for item in filters.filters])
-        stored = self._store.append(known.additions, claims, newest_gated(known, gated.blobs))
+        stored = self._store.append(known.additions, claims, newest_gated(known, gated.blobs), located(known))
         if stored.server != known.server:
             raise RetryBatch("Redis was restarted or emptied while a batch was in flight")
         if withdrawn_meanwhile(known, claims, stored.withdrawn):
@@ -278,6 +280,7 @@ def warm_up(*scorers: Scorer) -> None:
     arena.warm_up()
     merge.warm_up()
     history_recall.warm_up()
+    places.warm_up()
     features.warm_up()
     for scorer in scorers:
         scorer.score(np.full((1, len(FEATURE_SPECS)), np.nan), np.full((1, len(CONTEXT_NAMES)), np.nan))

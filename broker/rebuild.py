@@ -22,8 +22,9 @@ from broker.control_topic import ControlTail
 from broker.errors import BrokerError, RetryBatch
 from broker.filter import filter_mark
 from broker.history import pack
-from broker.history.base import Claim, HistoryStore
+from broker.history.base import Claim, HistoryStore, Located
 from broker.history.merge import group, join_blobs, merge
+from broker.history.places import locate
 from broker.history.recall import additions_of
 from broker.history.redis import RedisStore
 from broker.kafka import PartitionKey, admin, end_offsets, reader, start_offsets, topic_partitions
@@ -35,8 +36,8 @@ _CHUNK = 5000
 _PAUSE_S = 0.2
 _ASSOCIATED = SOLAR_SYSTEM_STATUS[SS_ASSOCIATED]
 _WANTED = (
-    "kind", "diaSourceId", "ssObjectId", "survey", "midpointMjdTai", "band", "psfFlux", "psfFluxErr", "flags",
-    "solarSystem", "filtersPassed", "source", "provenance",
+    "kind", "diaSourceId", "diaObjectId", "ssObjectId", "survey", "ra", "dec", "midpointMjdTai", "band",
+    "psfFlux", "psfFluxErr", "flags", "solarSystem", "filtersPassed", "source", "provenance",
 )  # fmt: skip
 
 Record = tuple[bytes, dict[str, Any]]
@@ -114,7 +115,7 @@ def keep(store: HistoryStore, records: Sequence[Record], max_points: int) -> Non
     held = store.open([], [], [pack.curve_key(key) for key in keys]).curves
     stored = join_blobs(held)
     additions, _ = additions_of(keys, held, stored, merge(stored, fresh), max_points)
-    store.append(additions, [_claim(value) for _, value in records])
+    store.append(additions, [_claim(value) for _, value in records], (), _located(records))
 
 
 def _keys(key: bytes, value: Mapping[str, Any]) -> list[bytes]:
@@ -123,6 +124,23 @@ def _keys(key: bytes, value: Mapping[str, Any]) -> list[bytes]:
     if mover and value["solarSystem"]["status"] == _ASSOCIATED:
         return list(dict.fromkeys([key, b"ss:%d" % mover]))
     return [key]
+
+
+def _located(records: Sequence[Record]) -> list[Located]:
+    """Where the objects of alerts are, as their latest alert says; known solar-system objects left out."""
+    latest: dict[tuple[str, int], tuple[float, float]] = {}
+    for _, value in records:
+        if (
+            value["kind"] == "alert"
+            and value["diaObjectId"]
+            and value["solarSystem"]["status"] != _ASSOCIATED
+        ):
+            latest[(value["survey"], value["diaObjectId"])] = (value["ra"], value["dec"])
+    return [
+        item
+        for (survey, name), (ra, dec) in latest.items()
+        for item in locate(survey, [name], np.array([ra]), np.array([dec]))
+    ]
 
 
 def _point(value: Mapping[str, Any]) -> tuple[Any, ...]:

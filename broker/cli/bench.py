@@ -91,7 +91,8 @@ def history(
     memory = result.memory
     print(
         f"memory: {memory.object_bytes:,.0f} bytes an object of {memory.points} points, "
-        f"{memory.claim_bytes:.0f} of them its claim; {memory.point_bytes:.0f} a further point"
+        f"{memory.claim_bytes:.0f} of them its claim and {memory.place_bytes:.0f} its place on the sky; "
+        f"{memory.point_bytes:.0f} a further point"
     )
     print(f"a million objects: {memory.million_gib:.2f} GiB, in proportion from {memory.objects:,}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +29,15 @@ class Withdrawal:
     carrier: Claim
 
 
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where an object is: place is a survey's cell of the sky (pack.place_key), both others of pack too."""
+
+    place: bytes
+    object: bytes
+    position: bytes
+
+
 @dataclass(frozen=True)
 class Opened:
     """What a store held when a batch was opened.
@@ -40,6 +49,7 @@ class Opened:
     server : which incarnation of the server answered
     rebuilt : whether it holds what Kafka remembers; if not, what it says of claims and points is void
     gated : for each gated key asked, the expensive features kept of that object (empty if none)
+    surveys : those of which an object was ever located
     """
 
     claims: list[bytes]
@@ -49,6 +59,7 @@ class Opened:
     server: str
     rebuilt: bool
     gated: list[bytes] = field(default_factory=list)
+    surveys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -102,12 +113,19 @@ class HistoryStore(Protocol):
         """Set each claim that is absent, note each withdrawal of which nobody told, read the rest."""
 
     def append(
-        self, additions: Sequence[Addition], claims: Sequence[Claim], kept: Sequence[Kept] = ()
+        self,
+        additions: Sequence[Addition],
+        claims: Sequence[Claim],
+        kept: Sequence[Kept] = (),
+        located: Sequence[Located] = (),
     ) -> Stored:
         """Store points and expensive features, and overwrite claims (with the filters that passed).
 
-        Everything is on disk when this returns.
+        located : where objects are.  Everything is on disk when this returns.
         """
+
+    def near(self, places: Sequence[bytes]) -> list[Mapping[bytes, bytes]]:
+        """The objects located in each place: object -> position."""
 
     def mark_rebuilt(self) -> None:
         """Note that the store now holds what Kafka remembers."""

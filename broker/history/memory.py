@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from broker.history import pack
-from broker.history.base import Addition, Claim, Kept, Opened, Stored, Withdrawal
+from broker.history.base import Addition, Claim, Kept, Located, Opened, Stored, Withdrawal
 
 
 class MemoryStore:
@@ -16,6 +16,7 @@ class MemoryStore:
         self.claims: dict[tuple[bytes, bytes], bytes] = {}
         self.curves: dict[bytes, bytes] = {}
         self.gated: dict[bytes, bytes] = {}
+        self.places: dict[bytes, dict[bytes, bytes]] = {}
 
     def open(
         self,
@@ -30,7 +31,8 @@ class MemoryStore:
         withdrawn = self._withdrawn(claims)
         curves = [self.curves.get(key, b"") for key in keys]
         kept = [self.gated.get(key, b"") for key in gated]
-        return Opened(held, withdrawn, noted, curves, "memory", self._rebuilt, kept)
+        surveys = frozenset(pack.survey_of_place(place).decode() for place in self.places)
+        return Opened(held, withdrawn, noted, curves, "memory", self._rebuilt, kept, surveys)
 
     def _withdrawn(self, claims: Sequence[Claim]) -> list[bytes]:
         return [self.claims.get((pack.told_bucket(claim.bucket), claim.field), b"") for claim in claims]
@@ -44,9 +46,13 @@ class MemoryStore:
         return self.claims.get(note, b"")
 
     def append(
-        self, additions: Sequence[Addition], claims: Sequence[Claim], kept: Sequence[Kept] = ()
+        self,
+        additions: Sequence[Addition],
+        claims: Sequence[Claim],
+        kept: Sequence[Kept] = (),
+        located: Sequence[Located] = (),
     ) -> Stored:
-        """Store points and expensive features, and overwrite claims."""
+        """Store points, expensive features and positions, and overwrite claims."""
         for item in additions:
             stored = self.curves.get(item.key, b"")
             if item.replace_length is None:
@@ -56,7 +62,13 @@ class MemoryStore:
         for claim in claims:
             self.claims[(claim.bucket, claim.field)] = claim.value
         self.gated |= {item.key: item.value for item in kept}
+        for place in located:
+            self.places.setdefault(place.place, {})[place.object] = place.position
         return Stored(self._withdrawn(claims), "memory")
+
+    def near(self, places: Sequence[bytes]) -> list[Mapping[bytes, bytes]]:
+        """The objects located in each place."""
+        return [dict(self.places.get(place, {})) for place in places]
 
     def mark_rebuilt(self) -> None:
         """Note that the store now holds what Kafka remembers."""

@@ -12,6 +12,9 @@
 `gated:{<key>}`    a string: u4 how many points of the object were withdrawn when it was written, then the
     expensive features and the count they were computed at, laid out by features/gated.py; that names its own
     list of features, so another list is simply not used
+`at:{<survey>:<cell>}`  a hash, of the objects of a survey in a cell of the sky (nested HEALPix, order 13, 26
+    arcsec wide): field = 8 bytes diaObjectId (big-endian), value = ra and dec as its alert gave them, f8 each
+`surveys`          a set: the surveys of which there are such places
 `layout`           the layout version
 `rebuilt:<cluster>` set once the server holds all that the Kafka cluster of this id remembers
 `rebuilding:<cluster>` the lock of the one worker that sees to that
@@ -36,6 +39,7 @@ POSITION_BYTES = 16
 _MARK_BYTES = 4
 _POSITION = struct.Struct(">4sHQH")
 _ID = struct.Struct(">q")
+_PLACE = struct.Struct("<dd")
 _BUCKET_SHIFT = 34
 _BUCKET_SPREAD = 31
 
@@ -58,6 +62,37 @@ def serving_gated(value: bytes, mark: bytes) -> bytes:
 def gated_key(key: bytes) -> bytes:
     """Redis key of an object's expensive features."""
     return b"gated:{" + key + b"}"
+
+
+def place_key(survey: str, cell: int) -> bytes:
+    """Redis key of a survey's objects in a cell of the sky."""
+    return b"at:{%s:%x}" % (survey.encode(), cell)
+
+
+def survey_of_place(place: bytes) -> bytes:
+    """The survey in a place's key."""
+    return place[4:].partition(b":")[0]
+
+
+def place_object(dia_object_id: int) -> bytes:
+    """The field of an object at its place."""
+    return _ID.pack(dia_object_id)
+
+
+def object_of_place(field: bytes) -> int:
+    """The id in such a field."""
+    return int(_ID.unpack(field)[0])
+
+
+def place_position(ra: float, dec: float) -> bytes:
+    """Where an object is [deg, ICRS], 16 bytes."""
+    return _PLACE.pack(ra, dec)
+
+
+def position_of_place(value: bytes) -> tuple[float, float]:
+    """Right ascension and declination of such a position [deg, ICRS]."""
+    ra, dec = _PLACE.unpack(value)
+    return ra, dec
 
 
 def claim_bucket(survey: str, dia_source_id: int) -> bytes:

@@ -69,6 +69,7 @@ class Recall:
     late_points : points older than the newest of their object that was stored
     gated : (n,) the expensive features kept of each alert's object, b"" if none serve
     gone : (n,) how many points of the object were withdrawn so far, as it stands before kept features
+    surveys : those of which the store knows objects' places
     """
 
     batch: AlertBatch
@@ -85,6 +86,7 @@ class Recall:
     withdrawn: list[bytes]
     gated: list[bytes]
     gone: list[bytes]
+    surveys: frozenset[str]
 
 
 def history_keys(batch: AlertBatch) -> list[bytes]:
@@ -154,6 +156,7 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
             for row, mark in zip(fresh.tolist(), gone_of_row, strict=True)
         ],
         gone_of_row,
+        opened.surveys,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -17,7 +17,7 @@ from redis.connection import ConnectionPool
 from broker.config import HistorySettings
 from broker.errors import BrokerError, RetryBatch
 from broker.history import pack
-from broker.history.base import Addition, Claim, Kept, Opened, Stored, Withdrawal
+from broker.history.base import Addition, Claim, Kept, Located, Opened, Stored, Withdrawal
 from broker.history.pack import LAYOUT_VERSION, POSITION_BYTES
 
 _SECONDS_PER_DAY = 86400
@@ -37,9 +37,14 @@ _RENEW = (
     b"if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0"
 )
 _LOCK_MS = 30_000
+_SURVEYS = b"surveys"
 _HSETNX = b"*4\r\n$6\r\nHSETNX\r\n$%d\r\n%b\r\n$8\r\n%b\r\n$%d\r\n%b\r\n"
 _APPEND = b"*3\r\n$6\r\nAPPEND\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
-"""The two commands that a batch sends by the hundred, as they go over the wire."""
+_LOCATE = (
+    b"*4\r\n$4\r\nHSET\r\n$%d\r\n%b\r\n$8\r\n%b\r\n$16\r\n%b\r\n"
+    b"*3\r\n$6\r\nEXPIRE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+)
+"""The commands that a batch sends by the hundred, as they go over the wire; the last are two."""
 _TROUBLE = (redis.ConnectionError, redis.TimeoutError, OSError)
 _CONNECT_TIMEOUT_S = 2.0
 _ANSWER_TIMEOUT_S = 30.0
@@ -104,7 +109,7 @@ class RedisStore:
         touched = asked.keys() | {item.bucket for item in withdrawals}
         touched |= {pack.told_bucket(item.bucket) for item in withdrawals}
         words = [
-            _pack([(b"INFO", b"server"), (b"GET", self._marker)]),
+            _pack([(b"INFO", b"server"), (b"GET", self._marker), (b"SMEMBERS", _SURVEYS)]),
             *[_HSETNX % (len(c.bucket), c.bucket, c.field, len(c.value), c.value) for c in claims],
             _pack([_note(item) for item in withdrawals]),
             _pack([(b"HMGET", bucket, *fields) for bucket, (_, fields) in asked.items()]),
@@ -113,7 +118,7 @@ class RedisStore:
             _pack([(b"MGET", *keys, *gated)] if keys or gated else []),
         ]
         reads = int(bool(keys or gated))
-        counts = (2, len(claims), len(withdrawals), len(asked), len(asked), len(touched), reads)
+        counts = (3, len(claims), len(withdrawals), len(asked), len(asked), len(touched), reads)
         answers = self._answers(b"".join(words), sum(counts))
         first_note, first_held = sum(counts[:2]), sum(counts[:3])
         told = [_as_dict(value) for value in answers[first_held + len(asked) : first_held + 2 * len(asked)]]
@@ -131,19 +136,26 @@ class RedisStore:
             _incarnation(answers[0], answers[1]),
             answers[1] is not None,
             values[len(keys) :],
+            frozenset(bytes(name).decode() for name in answers[2]),
         )
 
     def append(
-        self, additions: Sequence[Addition], claims: Sequence[Claim], kept: Sequence[Kept] = ()
+        self,
+        additions: Sequence[Addition],
+        claims: Sequence[Claim],
+        kept: Sequence[Kept] = (),
+        located: Sequence[Located] = (),
     ) -> Stored:
-        """Store points and expensive features, and overwrite claims."""
+        """Store points, expensive features and positions, and overwrite claims."""
         growing = [item for item in additions if item.replace_length is None]
+        ttl = self._curve_ttl
         buckets = list(dict.fromkeys(claim.bucket for claim in claims))
         others = [
             *((b"EVAL", _REPLACE, b"1", item.key, b"%d" % (item.replace_length or 0), item.points)
               for item in additions if item.replace_length is not None),
             *((b"EXPIRE", item.key, self._curve_ttl) for item in additions if item.renew),
             *((b"SET", item.key, item.value, b"EX", self._curve_ttl) for item in kept),
+            *((b"SADD", _SURVEYS, survey) for survey in {pack.survey_of_place(it.place) for it in located}),
             *((b"HSET", claim.bucket, claim.field, claim.value) for claim in claims),
             *((b"EXPIRE", bucket, self._claim_ttl) for bucket in buckets),
             *((b"HGETALL", pack.told_bucket(bucket)) for bucket in buckets),
@@ -151,10 +163,19 @@ class RedisStore:
             (b"GET", self._marker),
         ]  # fmt: skip
         words = [_APPEND % (len(item.key), item.key, len(item.points), item.points) for item in growing]
-        answers = self._answers(b"".join(words) + _pack(others), len(words) + len(others))
+        words += [
+            _LOCATE
+            % (len(it.place), it.place, it.object, it.position, len(it.place), it.place, len(ttl), ttl)
+            for it in located
+        ]
+        answers = self._answers(b"".join(words) + _pack(others), len(words) + len(located) + len(others))
         told = dict(zip(buckets, map(_as_dict, answers[-2 - len(buckets) : -2]), strict=True))
         withdrawn = [told[claim.bucket].get(claim.field, b"") for claim in claims]
         return Stored(withdrawn, _incarnation(*answers[-2:]))
+
+    def near(self, places: Sequence[bytes]) -> list[Mapping[bytes, bytes]]:
+        """The objects located in each place."""
+        return [_as_dict(found) for found in self.exchange([(b"HGETALL", place) for place in places])]
 
     def rebuilt(self) -> bool:
         """Whether the database is known to hold what the cluster remembers.  Raises RetryBatch."""

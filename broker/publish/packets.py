@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, SS_UNKNOWN, AlertB
 from broker.filter import Filter
 from broker.lightcurves import FLAG_PRIVATE, LightCurves, Points, empty_light_curves
 from broker.message import MAX_INPUT_BYTES, Message, Packet, Reject
+from broker.others import Others, no_others
 from broker.publish import records
 from broker.publish.rows import RowWriter
 from broker.table import ColumnSpec
@@ -48,7 +50,7 @@ class Judged:
 
     keys : (n,) Kafka keys (the history keys);  hits : (filters, n) bool;  curves : n light curves as known
     record_sha256 : (n,) hexadecimal digests of the original records
-    model : id and version of the bundle that gave the scores
+    model : id and version of the bundle that gave the scores;  others : what another survey has at the place
     """
 
     batch: AlertBatch
@@ -60,6 +62,7 @@ class Judged:
     hits: npt.NDArray[np.bool_]
     history_incomplete: npt.NDArray[np.bool_]
     model: tuple[str, str]
+    others: Others
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ class PacketWriter:
             hits,
             judged.history_incomplete[withdrawn.rows],
             judged.model,
+            no_others(count),
         )
 
     def _hits(self, judged: Judged, filters: Sequence[Filter], slim: list[bytes]) -> list[Packet]:
@@ -174,14 +178,16 @@ class PacketWriter:
         return records.frame(self._known(self._hit_schemas[key])) + first + body
 
     def _curves(self, judged: Judged, rows: npt.NDArray[np.bool_]) -> dict[int, bytes]:
-        """Encoded light curves of some rows, private points left out."""
+        """Encoded light curves of some rows, their own and the other survey's, private points left out."""
         index = np.flatnonzero(rows)
-        curves = judged.curves.take(index)
-        if not self._publish_private:
-            curves = without_private(curves)
-        writer = RowWriter(len(index))
-        writer.light_curves(curves)
-        return dict(zip(index.tolist(), writer.encode(), strict=True))
+        both = (judged.curves, judged.others.curves)
+        own, other = (self._curve_bytes(curves.take(index)) for curves in both)
+        return dict(zip(index.tolist(), map(operator.add, own, other), strict=True))
+
+    def _curve_bytes(self, curves: LightCurves) -> list[bytes]:
+        writer = RowWriter(len(curves))
+        writer.light_curves(curves if self._publish_private else without_private(curves))
+        return writer.encode()
 
     def _known(self, schema: str) -> int:
         identifier = records.schema_id(schema)
@@ -229,6 +235,9 @@ class PacketWriter:
         for matrix in (judged.features, judged.scores):
             for column in range(matrix.shape[1]):
                 out.optional_float(matrix[:, column])
+        known = [bool(key) for key in judged.others.keys]
+        out.optional_text(np.where(known, rows, -1), judged.others.keys)
+        out.optional_float(judged.others.sep_arcsec)
         _write_filters_passed(out, judged.hits, filters)
         _write_source(out, batch)
         self._write_provenance(out, judged, epoch)

@@ -76,6 +76,10 @@ def alert_fields(
         _optional("sepArcsec", "float", "distance to the known object [arcsec]"),
         _optional("vMagPredicted", "float", "its predicted V magnitude"),
     ]
+    other = [
+        _optional("object", "string", "object of another survey at the same place: survey:diaObjectId"),
+        _optional("sepArcsec", "float", "how far it is [arcsec]"),
+    ]
     source = [
         _required("topic", "string"),
         _required("partition", "int"),
@@ -117,6 +121,7 @@ def alert_fields(
         _required("packet", _floats("Packet", packet)),
         _required("features", _floats("Features", features)),
         _required("scores", _floats("Scores", scores)),
+        _required("other", _record("Other", other)),
         _required("filtersPassed", {"type": "array", "items": "string"}, "owner.name@version"),
         _required("source", _record("Source", source)),
         _required("provenance", _record("Provenance", provenance)),
@@ -134,6 +139,12 @@ def light_curve_field() -> dict[str, Any]:
     return _required("lightCurve", {"type": "array", "items": POINT_SCHEMA})
 
 
+def other_light_curve_field() -> dict[str, Any]:
+    """The light curve of another survey's object at the place, beside that of light_curve_field."""
+    text = "of the object that `other` names, up to the alert"
+    return _required("otherLightCurve", {"type": "array", "items": f"{NAMESPACE}.Point"}, text)
+
+
 def alert_schema(fields: list[dict[str, Any]]) -> dict[str, Any]:
     """Value schema of `alerts.<survey>`."""
     return _record("Alert", fields)
@@ -148,7 +159,7 @@ def hit_schema(fields: list[dict[str, Any]], payload: str, original: str | None 
     own = fields + filter_fields()
     if payload == "light":
         return _record("LightHit", own)
-    own = [*own, light_curve_field()]
+    own = [*own, light_curve_field(), other_light_curve_field()]
     if payload == "standard":
         return _record("StandardHit", own)
     return _record("FullHit", [_required("original", json.loads(original or "{}")), *own])

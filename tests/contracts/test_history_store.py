@@ -18,7 +18,7 @@ from broker.config import HistorySettings
 from broker.embedded import owned
 from broker.errors import HistoryLost
 from broker.history import pack
-from broker.history.base import Addition, Claim, HistoryStore, Kept, Withdrawal
+from broker.history.base import Addition, Claim, HistoryStore, Kept, Located, Withdrawal
 from broker.history.memory import MemoryStore
 from broker.history.merge import join_blobs, merge
 from broker.history.recall import Recall, recall
@@ -239,3 +239,15 @@ def test_expensive_features_are_kept_and_replaced(store: HistoryStore, bucket: b
     assert (opened.curves, opened.gated) == ([b"points"], [b"two", b"", b"new\x00"])
     assert store.open([], [], [], [first]).gated == [b"new\x00"]
     assert store.open([], [], [curve]).gated == []
+
+
+def test_objects_are_found_at_their_places(store: HistoryStore) -> None:
+    survey = uuid.uuid4().hex[:8]
+    here, there, nowhere = (pack.place_key(survey, cell) for cell in (1, 2, 3))
+    first, second = pack.place_object(7), pack.place_object(2**62)
+    x, y, z = (pack.place_position(number, -number) for number in (1.0, 2.0, 3.0))
+    store.append([], [], [], [Located(here, first, z), Located(there, first, x)])
+    store.append([], [], [], [Located(here, first, y), Located(here, second, y)])
+    assert store.near([here, nowhere, there]) == [{first: y, second: y}, {}, {first: x}]
+    assert survey in store.open([], [], []).surveys
+    assert store.near([]) == []
