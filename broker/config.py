@@ -137,6 +137,15 @@ class ApiSettings:
 
 
 @dataclass(frozen=True)
+class ContextSettings:
+    """What alerts are matched with."""
+
+    folder: str = _setting(
+        "", "folder of catalogues, the same on every machine; empty = beside the embedded servers' data"
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole tree, and where each value came from."""
 
@@ -148,6 +157,7 @@ class Settings:
     topics: TopicSettings = field(default_factory=TopicSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
+    context: ContextSettings = field(default_factory=ContextSettings)
     origins: tuple[tuple[str, str], ...] = ()
     """(setting, where it came from) of every setting that is not at its default."""
 
@@ -161,6 +171,7 @@ _SECTIONS: dict[str, type] = {
     "topics": TopicSettings,
     "metrics": MetricsSettings,
     "api": ApiSettings,
+    "context": ContextSettings,
 }
 
 

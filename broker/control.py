@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from broker.errors import FeedbackError, FilterError
+from broker.catalog import StoredCatalog
+from broker.errors import CatalogError, FeedbackError, FilterError
 from broker.feedback import Mark, StoredForest, StoredTrees
 from broker.filter import Filter
 from broker.promotion import BundleName, Promotion, Shadow, StoredBundle
+from broker.table import ColumnSpec
 
 FILTER = "filter"
 SCHEMA = "schema"
@@ -26,6 +28,9 @@ FEEDBACK = "feedback"
 TREES = "trees"
 FOREST = "forest"
 SHADOW = "shadow"
+CATALOG = "catalog"
+NEAR = "catalogue"
+"""What a filter's function calls the kind of state that a catalogue is."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class ControlState:
     trees : trees of each survey, by revision
     forests : forests of each (owner, survey), by revision;  forest_epochs : the offset of each of those
     shadows : the newest shadow of each group, those that were turned off included
+    catalogs : every revision of each catalogue, removals included
     unreadable : (offset, why) of records that this version of the code could not read
     """
 
@@ -55,6 +61,7 @@ class ControlState:
     forests: Mapping[tuple[str, str], Mapping[int, StoredForest]] = field(default_factory=dict)
     forest_epochs: Mapping[str, int] = field(default_factory=dict)
     shadows: Mapping[str, Shadow] = field(default_factory=dict)
+    catalogs: Mapping[str, Mapping[int, StoredCatalog]] = field(default_factory=dict)
     unreadable: tuple[tuple[int, str], ...] = ()
 
     def latest_filters(self) -> dict[str, Filter]:
@@ -81,7 +88,17 @@ class ControlState:
 
     def names(self) -> dict[str, set[str]]:
         """What a filter may name, by kind of state."""
-        return {FOREST: {owner for owner, _ in self.forests}}
+        return {FOREST: {owner for owner, _ in self.forests}, NEAR: set(self.live_catalogs())}
+
+    def live_catalogs(self) -> dict[str, StoredCatalog]:
+        """The newest revision of each catalogue that is not removed, by name."""
+        newest = {name: revisions[max(revisions)] for name, revisions in sorted(self.catalogs.items())}
+        return {name: item for name, item in newest.items() if item.state == "active"}
+
+    def members(self) -> dict[str, dict[str, dict[str, ColumnSpec]]]:
+        """The columns of all that a filter may name and that has some, by kind of state and name."""
+        live = self.live_catalogs()
+        return {NEAR: {name: {it.name: it for it in item.columns} for name, item in live.items()}}
 
     def filter_addresses(self) -> dict[bytes, Filter]:
         """Every version of every filter whose topic may be written to, by its mark (Filter.mark)."""
@@ -113,9 +130,15 @@ def apply(state: ControlState, offset: int, key: bytes | None, value: bytes | No
         if kind == SHADOW:
             item = Shadow.from_json(content, offset)
             return replace(state, epoch=offset, shadows={**state.shadows, item.group: item})
+        if kind == CATALOG:
+            return _with_catalog(state, offset, StoredCatalog.from_json(content, offset))
         raise ValueError(f"unknown kind {kind!r}")
-    except (ValueError, KeyError, TypeError, AttributeError, FilterError, FeedbackError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, *_REFUSED) as error:
         return replace(state, epoch=offset, unreadable=(*state.unreadable, (offset, str(error))))
+
+
+_REFUSED = (FilterError, FeedbackError, CatalogError)
+"""What a record's own type says of content that it cannot have."""
 
 
 def _with_filter(state: ControlState, offset: int, item: Filter) -> ControlState:
@@ -147,6 +170,16 @@ def _with_forest(state: ControlState, offset: int, item: StoredForest) -> Contro
         forests={**state.forests, whose: revisions},
         forest_epochs={**state.forest_epochs, item.label: offset},
     )
+
+
+def _with_catalog(state: ControlState, offset: int, item: StoredCatalog) -> ControlState:
+    revisions = {**state.catalogs.get(item.name, {}), item.revision: item}
+    return replace(state, epoch=offset, catalogs={**state.catalogs, item.name: revisions})
+
+
+def catalog_record(item: StoredCatalog) -> tuple[bytes, bytes]:
+    """Key and value of the control record of a catalogue's revision."""
+    return f"{CATALOG}/{item.name}/{item.revision}".encode(), json.dumps(item.to_json()).encode()
 
 
 def mark_record(item: Mark) -> tuple[bytes, bytes]:

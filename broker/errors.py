@@ -5,6 +5,7 @@ BrokerError
 ├── SchemaError            an Avro schema cannot be used
 ├── FilterError            a filter's text is refused (carries the position)
 ├── FeedbackError          what was said of an alert cannot be stored
+├── CatalogError           a catalogue cannot be added, found or read
 ├── BundleError            a model bundle does not fit this version of the code
 ├── EmbeddedServerError    an embedded Kafka or Valkey did not start, or is not ours
 ├── RetryBatch             this batch must be aborted and done again (nothing is lost)
@@ -42,6 +43,10 @@ class FilterError(BrokerError):
 
 class FeedbackError(BrokerError):
     """What was said of an alert cannot be stored."""
+
+
+class CatalogError(BrokerError):
+    """A catalogue cannot be added, found or read."""
 
 
 class BundleError(BrokerError):

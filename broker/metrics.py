@@ -51,6 +51,18 @@ MODEL_REFUSED = Gauge(
     ["id", "version"],
     multiprocess_mode="livesum",
 )
+CATALOG_INFO = Gauge(
+    "broker_catalog_info",
+    "Workers that match alerts with a revision of a catalogue",
+    ["catalog", "revision"],
+    multiprocess_mode="livesum",
+)
+CATALOG_REFUSED = Gauge(
+    "broker_catalog_refused",
+    "Workers that cannot read a catalogue that is live",
+    ["catalog", "revision"],
+    multiprocess_mode="livesum",
+)
 DRIFT_MISSED = Counter(
     "broker_drift_missed", "Batches and writes that are missing from the counts that drift is judged by"
 )

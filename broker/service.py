@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from broker import control, rebuild
 from broker.astro.times import unix_s_to_mjd_tai
 from broker.config import Settings
+from broker.context_files import catalogs_folder
 from broker.control_topic import ControlTail, ControlWriter
 from broker.drift.nights import NightCounts
 from broker.errors import BrokerError, HistoryLost, RetryBatch
@@ -32,6 +33,8 @@ from broker.metrics import (
     ALERTS,
     BATCH_SIZE,
     BATCHES,
+    CATALOG_INFO,
+    CATALOG_REFUSED,
     DECODED_BY,
     DRIFT_MISSED,
     EXPIRED,
@@ -47,6 +50,7 @@ from broker.metrics import (
     STAGE_SECONDS,
 )
 from broker.models import ModelSet, model_set
+from broker.near import CatalogSet, catalog_set
 from broker.personal import ForestSet, forest_set
 from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_models, warm_up
 from broker.promotion import BundleName
@@ -106,6 +110,7 @@ class Worker:
         self._models = models
         self._pipeline.serve(models)
         self._forests = ForestSet()
+        self._catalogs = CatalogSet()
         _show_models(None, self._models)
         self._tail.catch_up()
         self._announce_schemas()
@@ -188,14 +193,16 @@ class Worker:
         by_hand = bool(self.settings.run.model)  # such a model is not promoted away
         self._swap_models(model_set(self._models, replace(state, promotions={}) if by_hand else state))
         self._swap_forests(forest_set(self._forests, state))
+        self._swap_catalogs(catalog_set(self._catalogs, state, lambda: catalogs_folder(self.settings)))
         known = dict(self._filters.refused)
         self._filters = compile_set(
             state.epoch,
             state.active_filters(),
             state.filter_addresses(),
             self._pipeline.columns,
-            self._forests.named,
+            {**self._forests.named, **self._catalogs.named},
             self._filters,
+            state.members(),
         )
         for name, why in self._filters.refused:
             if known.get(name) != why:
@@ -223,6 +230,15 @@ class Worker:
                 log.error("forest %s is passed over: %s", label, why)
                 owner, text = label.partition("/")[0], f"{self.slot.id} cannot load it: {why}"
                 self._try_notice(owner, label, "forest_refused", text)
+
+    def _swap_catalogs(self, catalogs: CatalogSet) -> None:
+        before, self._catalogs = self._catalogs, catalogs
+        _show_catalogs(before, catalogs)
+        for label, why in catalogs.refused.items():
+            if before.refused.get(label) != why:
+                log.error("catalogue %s has no answers: %s", label, why)
+                text = f"{self.slot.id} cannot read it, so every match with it is failed: {why}"
+                self._try_notice("broker", label, "catalog_refused", text)
 
     def _tell_refused(self, name: BundleName, why: str) -> None:
         self._try_notice("broker", str(name), "model_refused", f"{self.slot.id} cannot load it: {why}")
@@ -351,3 +367,13 @@ def _show_models(before: ModelSet | None, now: ModelSet) -> None:
         MODEL_INFO.labels(group, *name.split(":", 1)).set((group, name) in groups)
     for bundle in [*old_refused, *refused]:
         MODEL_REFUSED.labels(bundle.id, bundle.version).set(bundle in refused)
+
+
+def _show_catalogs(before: CatalogSet, now: CatalogSet) -> None:
+    """Metrics of the catalogues of this process: 1 for each that is read or refused, 0 for others."""
+    labels = {item.label for item in [*before.live.values(), *now.live.values()]}
+    current = {item.label for item in now.live.values()}
+    for label in labels:
+        name, _, revision = label.partition("/")
+        CATALOG_INFO.labels(name, revision).set(label in current - now.refused.keys())
+        CATALOG_REFUSED.labels(name, revision).set(label in now.refused)

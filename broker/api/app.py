@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from broker import __version__
 from broker.api import (
     anomalies,
+    catalogs,
     drift,
     explanation,
     feedback,
@@ -43,6 +44,7 @@ ROUTERS = [
     similar.router,
     anomalies.router,
     registry.router,
+    catalogs.router,
 ]
 
 

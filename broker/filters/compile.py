@@ -8,19 +8,21 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from broker.errors import FilterError
 from broker.filters import tree, values
 from broker.filters.functions import (
+    CATALOG,
     FOREST,
     FUNCTION_BY_NAME,
     UNITS,
     Bound,
     FilterFunction,
-    Kind,
+    Members,
     Named,
     Parameter,
 )
 from broker.filters.parse import parse
-from broker.filters.tree import Expression, refusal, shown
+from broker.filters.tree import Expression, Kind, refusal, shown
 from broker.table import ColumnSpec
 
 
@@ -40,13 +42,19 @@ class CompiledFilter:
     bound: Mapping[tuple[str, str], Bound] = field(default_factory=dict)
 
 
-def compile_filter(text: str, specs: Mapping[str, ColumnSpec]) -> CompiledFilter:
+def compile_filter(
+    text: str, specs: Mapping[str, ColumnSpec], members: Members | None = None
+) -> CompiledFilter:
     """Read, check and normalise a filter; raises FilterError with the place of the fault.
 
     specs : the columns there are, by name. Whether what it names exists is another question: require_names
     asks it, bind answers it.
+    members : the columns of all that has some, which must have those that the filter asks for; None if that
+    is not known (yet), and every one is then taken for what fits
     """
     resolved = _resolve(parse(text), specs)
+    if members is not None:
+        resolved = _with_members(resolved, members)
     with np.errstate(all="ignore"):  # constants are worked out here too: 1/0 is NULL
         if _kind(resolved, specs) not in {"boolean", "null"}:
             raise refusal("a filter must be true or false, this is a value", 0, "compare it with something")
@@ -69,8 +77,12 @@ def require_names(compiled: CompiledFilter, known: Mapping[str, Collection[str]]
     for call in names_in(compiled):
         there = known.get(call.state, ())
         if call.name not in there:
-            advice = _suggestion(call.name, there) or _NO_SUCH[call.state]
-            raise refusal(f"no {call.state} is named {shown(call.name)}", call.position, advice)
+            raise _unknown_name(call.state, tree.String(call.name, position=call.position), there)
+
+
+def _unknown_name(state: str, named: tree.String, there: Collection[str]) -> FilterError:
+    advice = _suggestion(named.value, there) or _NO_SUCH[state]
+    return refusal(f"no {state} is named {shown(named.value)}", named.position, advice)
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,10 @@ def names_in(compiled: CompiledFilter) -> list[NamedState]:
     ]
 
 
-_NO_SUCH = {FOREST: "`broker feedback add` makes one with an owner's first mark"}
+_NO_SUCH = {
+    FOREST: "`broker feedback add` makes one with an owner's first mark",
+    CATALOG: "`broker catalogs list` shows those there are, `broker catalogs add` adds one",
+}
 """What to do where state of a kind is missing."""
 
 
@@ -142,8 +157,42 @@ def _resolve_call(node: tree.Call, specs: Mapping[str, ColumnSpec]) -> tree.Call
     wanted, given = len(function.parameters), len(node.arguments)
     if given < wanted or (given > wanted and not function.repeats):
         raise refusal(f"{function.name} with {given} arguments", node.position, f"write {function.signature}")
+    if node.member and not function.members:
+        what = f"{function.name} with the column {shown(node.member.name)}"
+        raise refusal(what, node.member.position, "only what near(...) found has columns")
     arguments = tuple(_resolve(argument, specs) for argument in node.arguments)
-    return tree.Call(function.name, arguments, position=node.position)
+    return tree.Call(function.name, arguments, node.member, position=node.position)
+
+
+def has_members(compiled: CompiledFilter) -> bool:
+    """Whether a filter names something that has columns."""
+    calls = (node for node in tree.walk(compiled.expression) if isinstance(node, tree.Call))
+    return any(FUNCTION_BY_NAME[call.name].members for call in calls)
+
+
+def _with_members(node: Expression, members: Members) -> Expression:
+    """The tree with the kind of every column that is asked of what a call names.  Raises FilterError."""
+    node = _rebuilt(node, tuple(_with_members(child, members) for child in tree.children(node)))
+    if not isinstance(node, tree.Call) or not FUNCTION_BY_NAME[node.name].members:
+        return node
+    state, named = FUNCTION_BY_NAME[node.name].state, node.arguments[0]
+    if not isinstance(named, tree.String):
+        return node
+    there = members.get(state, {})
+    if named.value not in there:
+        raise _unknown_name(state, named, there)
+    member = node.member and _member(node.member, f"{state} {shown(named.value)}", there[named.value])
+    return tree.Call(node.name, node.arguments, member, position=node.position)
+
+
+def _member(member: tree.Member, what: str, columns: Mapping[str, ColumnSpec]) -> tree.Member:
+    """The column meant: the exact name, else the only one that differs in case."""
+    alike = [name for name in columns if name.lower() == member.name.lower()]
+    name = member.name if member.name in columns else alike[0] if len(alike) == 1 else ""
+    if not name:
+        advice = _suggestion(member.name, columns) or "`broker catalogs list` shows its columns"
+        raise refusal(f"{what} has no column {shown(member.name)}", member.position, advice)
+    return tree.Member(name, _KIND_OF_COLUMN[columns[name].kind], position=member.position)
 
 
 def _resolve(node: Expression, specs: Mapping[str, ColumnSpec]) -> Expression:
@@ -171,8 +220,8 @@ def _rebuilt(node: Expression, parts: tuple[Expression, ...]) -> Expression:
             return tree.Compare(operator, *parts, position=position)
         case tree.And() | tree.Or():
             return type(node)(parts, position=position)
-        case tree.Call(name, _):
-            return tree.Call(name, parts, position=position)
+        case tree.Call(name, _, member):
+            return tree.Call(name, parts, member, position=position)
         case tree.Between():
             return tree.Between(*parts, position=position)
         case tree.In():
@@ -224,8 +273,9 @@ def _kind(node: Expression, specs: Mapping[str, ColumnSpec]) -> Kind:
         case tree.Case(branches, otherwise):
             _require("boolean", [condition for condition, _ in branches], specs)
             return _common([*(result for _, result in branches), otherwise], specs)
-        case tree.Call(name, arguments):
-            return _kind_of_call(FUNCTION_BY_NAME[name], arguments, specs)
+        case tree.Call(name, arguments, member):
+            kind = _kind_of_call(FUNCTION_BY_NAME[name], arguments, specs)
+            return member.kind if member else kind
 
 
 def _kind_of_call(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from broker.filters import tree, values
-from broker.filters.functions import FUNCTION_BY_NAME, Bound, FilterFunction, Parameter
+from broker.filters.functions import FUNCTION_BY_NAME, Bound, BoundMembers, FilterFunction, Parameter
 from broker.filters.tree import COMPLEMENT, Expression
 from broker.filters.values import F64, Mask, Truths, Value
 from broker.measured import MeasuredPoints, points_with_roles
@@ -78,8 +78,10 @@ class Evaluator:
                 return values.arithmetic(operator, self.value(left), self.value(right))
             case tree.Case(branches, otherwise):
                 return self._case(branches, otherwise)
-            case tree.Call(name, arguments):
+            case tree.Call(name, arguments, None):
                 return self._call(FUNCTION_BY_NAME[name], arguments)
+            case tree.Call(name, arguments, tree.Member(member)):
+                return self._member(FUNCTION_BY_NAME[name], arguments, member)
             case _:
                 return Truths(self.truth(node, True), self.truth(node, False))
 
@@ -166,15 +168,42 @@ class Evaluator:
         return self._points
 
     def _call_of_state(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:
-        name = arguments[0]
-        bound = self._bound.get((function.state, name.value)) if isinstance(name, tree.String) else None
+        bound = self._bound_of(function, arguments)
         if bound is None:
             return values.Nothing()
+        columns = self._columns_for(bound, function, arguments)
+        found = function.implementation(bound, self._memo, *columns)
+        return _result(function, found, [it for it in columns if isinstance(it, np.ndarray)])
+
+    def _bound_of(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Bound | None:
+        name = arguments[0]
+        return self._bound.get((function.state, name.value)) if isinstance(name, tree.String) else None
+
+    def _columns_for(
+        self, bound: Bound, function: FilterFunction, arguments: tuple[Expression, ...]
+    ) -> list[Any]:
+        """What a Bound is called with after the memo: the columns that it reads, the other arguments."""
         reads = [self.value(tree.Column(column)) for column in bound.reads]
         columns = [it if isinstance(it, values.Strings) else values.floats(it) for it in reads]
-        numbers = [it for it in self._arguments(function, arguments) if isinstance(it, np.ndarray)]
-        found = function.implementation(bound, self._memo, *columns, *numbers)
-        return _result(function, found, [*(it for it in columns if isinstance(it, np.ndarray)), *numbers])
+        return [*columns, *self._arguments(function, arguments)[1:]]
+
+    def _member(self, function: FilterFunction, arguments: tuple[Expression, ...], member: str) -> Value:
+        bound = cast(BoundMembers | None, self._bound_of(function, arguments))
+        if bound is None:
+            return values.Nothing()
+        return bound.member(member, self._memo, *self._columns_for(bound, function, arguments))
+
+    def failures(self, call: tree.Call) -> values.Strings | None:
+        """Why a call has no answer on a row, -1 where it has one; None of a function that cannot fail.
+
+        Tri-state: a row with an answer, also that nothing was found, is no failure.
+        """
+        function = FUNCTION_BY_NAME[call.name]
+        bound = self._bound_of(function, call.arguments) if function.members else None
+        if bound is None:
+            return None
+        columns = self._columns_for(bound, function, call.arguments)
+        return cast(BoundMembers, bound).failures(self._memo, *columns)
 
 
 def _result(function: FilterFunction, found: F64, columns: Sequence[F64]) -> Value:

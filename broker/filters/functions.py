@@ -20,13 +20,18 @@ import numpy as np
 from broker.astro.bands import BANDS
 from broker.astro.sky import galactic_latitude_deg, separation_deg
 from broker.filters import light_curve
-from broker.filters.values import F64, Value, compare, known, select
+from broker.filters.values import F64, Strings, Value, compare, known, select
 from broker.filters.values import Nothing as NothingValue
+from broker.table import ColumnSpec
 
 FOREST = "forest"
 """A kind of named state: the forests of an owner, one for each survey that the owner marked alerts of."""
 
-Kind = Literal["number", "string", "boolean", "null"]
+CATALOG = "catalogue"
+"""A kind of named state: a catalogue of positions, whose columns a filter can ask for."""
+
+MAX_NEAR_DEG = 1.0
+"""The largest radius that near() takes."""
 
 UNITS = {"degree": 1.0, "arcmin": 1.0 / 60.0, "arcsec": 1.0 / 3600.0}
 """Names for units of angle, in degrees."""
@@ -63,8 +68,24 @@ class Bound(Protocol):
         """The function's value on every row."""
 
 
+class BoundMembers(Bound, Protocol):
+    """A Bound of a function with members: `near('name', radius).column`."""
+
+    def member(self, name: str, memo: dict[Any, Any], /, *columns: Any) -> Value:
+        """A column of what was found on every row, NULL where nothing was; called as the Bound is."""
+
+    def failures(self, memo: dict[Any, Any], /, *columns: Any) -> Strings:
+        """Why the Bound, called so, has no answer on a row: codes of reasons, -1 where it has one.
+
+        Nothing found is an answer; the value of a row without one is NULL, and no filter takes it for a no.
+        """
+
+
 Named = Mapping[str, Mapping[str, Bound]]
 """What there is to name at an epoch: by kind of state, by name."""
+
+Members = Mapping[str, Mapping[str, Mapping[str, ColumnSpec]]]
+"""The columns of all that has some at an epoch: by kind of state, by name, by column."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,7 @@ class FilterFunction:
     implementation gets the Bound and the memo first, then the columns that the Bound reads. Where nothing
     has the name, the result is NULL.
     light_curve : its implementation gets the MeasuredPoints of the rows' light curves before anything else.
+    members : of a function of named state whose Bounds are BoundMembers: a call may be followed by `.column`.
     """
 
     name: str
@@ -93,6 +115,7 @@ class FilterFunction:
     skips_null: bool = False
     state: str = ""
     light_curve: bool = False
+    members: bool = False
 
     @property
     def signature(self) -> str:
@@ -273,6 +296,18 @@ FILTER_FUNCTIONS: tuple[FilterFunction, ...] = (
         "forced_in_last_days(30) > 0",
         light_curve.forced_in_last_days,
         light_curve=True,
+    ),
+    FilterFunction(
+        "near",
+        (Parameter("catalogue", "name"), Parameter("radius", lowest=0, highest=MAX_NEAR_DEG)),
+        "Whether the catalogue has a source within a radius of the alert, at most one degree;"
+        " `near('gaia', 2*arcsec).mag` is a column of the nearest such source, NULL where there is none,"
+        " and `.sep_arcsec` how far it is.",
+        "near('gaia', 2*arcsec)",
+        operator.call,
+        result="boolean",
+        state=CATALOG,
+        members=True,
     ),
 )
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from broker.errors import FilterError
 from broker.filter import Filter
-from broker.filters.compile import CompiledFilter, bind, compile_filter
+from broker.filters.compile import CompiledFilter, bind, compile_filter, has_members
 from broker.filters.evaluate import Program, compile_program
-from broker.filters.functions import Named
+from broker.filters.functions import Members, Named
 from broker.table import ColumnSpec
 
 
@@ -22,6 +22,7 @@ class FilterSet:
     addresses : every version of every filter that a message can be sent to, by its mark: paused filters are
                 left out (their topic may be what is wrong), removed ones keep their topic
     refused : name of a stored filter that this version of the code cannot compile -> why
+    members : the columns of what filters may name, as they were when these were compiled
     """
 
     epoch: int
@@ -31,6 +32,7 @@ class FilterSet:
     addresses: Mapping[bytes, Filter] = field(default_factory=dict)
     program: Program = field(default_factory=Program)
     parsed: Mapping[str, CompiledFilter] = field(default_factory=dict)
+    members: Members | None = None
 
 
 def compile_set(
@@ -40,25 +42,31 @@ def compile_set(
     specs: Mapping[str, ColumnSpec],
     named: Named | None = None,
     before: FilterSet | None = None,
+    members: Members | None = None,
 ) -> FilterSet:
     """Compile what can be compiled; the others are named, and harm nobody.
 
     named : what filters may name at this epoch
     before : a set compiled for the same columns, of which everything that stayed is taken over
+    members : the columns of what filters may name at this epoch; a filter that names what is gone is refused
     """
     before = before or FilterSet(-1)
+    same_members = before.members == members
+    held = {item.where: form for item, form in zip(before.filters, before.compiled, strict=True)}
     good: list[tuple[Filter, CompiledFilter]] = []
     parsed: dict[str, CompiledFilter] = {}
     refused: list[tuple[str, str]] = []
     for item in filters:
         name = f"{item.owner}.{item.name}"
         try:
-            compiled = before.parsed.get(item.where) or compile_filter(item.where, specs)
+            compiled = before.parsed.get(item.where)
+            if compiled is None or (has_members(compiled) and not same_members):
+                compiled = compile_filter(item.where, specs, members)
         except FilterError as error:
             refused.append((name, str(error)))
             continue
         parsed[item.where] = compiled
-        good.append((item, bind(compiled, named or {})))
+        good.append((item, _kept(bind(compiled, named or {}), held.get(item.where))))
     forms = tuple(compiled for _, compiled in good)
     same = len(forms) == len(before.compiled) and all(map(operator.is_, forms, before.compiled))
     return FilterSet(
@@ -69,4 +77,12 @@ def compile_set(
         addresses,
         before.program if same else compile_program(forms, specs),
         parsed,
+        members,
     )
+
+
+def _kept(form: CompiledFilter, before: CompiledFilter | None) -> CompiledFilter:
+    """The form before where it is the same: a program of the same forms need not be made again."""
+    if before is None or before.expression is not form.expression or before.bound.keys() != form.bound.keys():
+        return form
+    return before if all(before.bound[name] is it for name, it in form.bound.items()) else form

@@ -35,6 +35,7 @@ MAX_NAME_CHARACTERS = 100
 
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r\n]+)"
+    r"|(?P<member>(?<=\))\.[A-Za-z][A-Za-z0-9_]*)"
     r"|(?P<word>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)"
     r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?![A-Za-z0-9_.'])"
     r"|(?P<string>'(?:[^']|'')*')"
@@ -54,6 +55,7 @@ _REFUSED_SYMBOLS = {
     "`": "write column names without quotes",
     "'": "the string is not closed",
     "||": "strings cannot be joined",
+    ".": "a dot joins parts of a column's name, or follows near(...) directly: near('gaia', 2*arcsec).mag",
 }
 
 _NO_PATTERNS = "compare strings with = or in (...)"
@@ -128,7 +130,7 @@ def _check_token(token: Token, text: str) -> None:
     kind, characters, position = token
     if kind == "number" and len(characters) > MAX_NUMBER_CHARACTERS:
         raise refusal(f"number of {len(characters)} characters", position, f"at most {MAX_NUMBER_CHARACTERS}")
-    if kind == "word" and len(characters) > MAX_NAME_CHARACTERS:
+    if kind in {"word", "member"} and len(characters) > MAX_NAME_CHARACTERS:
         raise refusal(f"name of {len(characters)} characters", position, f"at most {MAX_NAME_CHARACTERS}")
     if kind == "word" and characters.lower() in _REFUSED_WORDS:
         raise refusal(f"unexpected {shown(characters)}", position, _REFUSED_WORDS[characters.lower()])
@@ -171,6 +173,30 @@ def _check_commas(tokens: list[Token]) -> None:
             raise refusal(f"nothing before {after.text!r}", after.position, "remove a comma")
 
 
+def _members(found: list[Token]) -> list[tree.Member | None]:
+    """The column that is asked of each call of a text, in reading order; None where it is the call itself."""
+    members: list[tree.Member | None] = []
+    opened: list[int | None] = []
+    for place, token in enumerate(found):
+        before, after = found[place - 1 : place], found[place + 1 : place + 2]
+        if token.text == "(":
+            is_call = (
+                bool(before) and before[0].kind == "word" and before[0].text.lower() not in _GRAMMAR_WORDS
+            )
+            opened.append(len(members) if is_call else None)
+            members += [None] * is_call
+        elif token.text == ")":
+            call = opened.pop()
+            if after and after[0].kind == "member":
+                member = after[0]
+                if call is None:
+                    raise refusal(f"unexpected {shown(member.text)}", member.position, _REFUSED_SYMBOLS["."])
+                members[call] = tree.Member(member.text[1:], position=member.position + 1)
+        elif token.kind == "member" and after and after[0].text == "(":
+            raise refusal(f"unexpected {shown(token.text)}", token.position, "nothing found can be called")
+    return members
+
+
 def tokens(text: str) -> list[Token]:
     """The text's tokens. Raises FilterError for all that can be refused without knowing the grammar."""
     if len(text) > MAX_CHARACTERS:
@@ -200,10 +226,13 @@ class _FilterDialect(Dialect):  # type: ignore[misc]  # sqlglot is not followed 
         NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
 
 
-def _read_grammar(text: str) -> Any:
+def _read_grammar(text: str, found: list[Token]) -> Any:
     """The tree sqlglot makes of a text that passed the lexer; its failures as FilterError."""
     # Each white-space character becomes one blank: sqlglot then reports columns that are indices of the text.
     line = re.sub(r"[\t\r\n]", " ", text)
+    for token in found:  # read by _members, and nothing of SQL
+        if token.kind == "member":
+            line = line[: token.position] + " " * len(token.text) + line[token.position + len(token.text) :]
     try:
         return parse_one(line, into=exp.Condition, dialect=_FilterDialect)
     except RecursionError:
@@ -246,6 +275,7 @@ class _Copier:
         # sqlglot keeps no place for these words, but they come in reading order.
         words = (token for token in found if token.kind == "word")
         self.constants = iter([w.position for w in words if w.text.lower() in {"null", "true", "false"}])
+        self.members = iter(_members(found))
 
     def copy(self, node: Any) -> Expression:
         """Our tree of one of sqlglot's."""
@@ -404,7 +434,8 @@ class _Copier:
         if not isinstance(name, str):
             raise self._refuse(node)
         self._name(name)
-        return tree.Call(name, tuple(self.copy(argument) for argument in arguments), position=position)
+        member = next(self.members, None)
+        return tree.Call(name, tuple(self.copy(it) for it in arguments), member, position=position)
 
 
 def _only(node: Any, *names: str) -> bool:
@@ -467,8 +498,10 @@ def _spelling(token: Token) -> str:
 def _written(node: Expression) -> list[str]:
     """What a text must say for a node itself, its children apart."""
     match node:
-        case tree.Column(name) | tree.Call(name, _):
+        case tree.Column(name):
             return [name]
+        case tree.Call(name, _, member):
+            return [name, f".{member.name}"] if member else [name]
         case tree.Number(value):
             return [repr(float(value))]
         case tree.String():
@@ -492,6 +525,6 @@ def _written(node: Expression) -> list[str]:
 def parse(text: str) -> Expression:
     """The syntax tree of a filter's text, names and types not yet checked; FilterError if refused."""
     found = tokens(text)
-    node = _Copier(found).copy(_read_grammar(text))
+    node = _Copier(found).copy(_read_grammar(text, found))
     _require_whole(node, found)
     return node

@@ -23,7 +23,7 @@ from broker.control_topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, FilterError
 from broker.filter import Filter, Payload, State
 from broker.filters.builtin import BUILTIN_FILTERS
-from broker.filters.compile import CompiledFilter, compile_filter, require_names
+from broker.filters.compile import CompiledFilter, compile_filter, has_members, require_names
 from broker.heartbeats import wait_for_epoch
 from broker.kafka import admin, create_topics
 from broker.table import ColumnSpec
@@ -153,7 +153,7 @@ def add(
     compiled = compile_filter(where, columns)
     with redis_client(settings) as client:
         with alone(client):
-            stored = _store(settings, wanted, compiled, keep_description=description is None)
+            stored = _store(settings, wanted, compiled, columns, keep_description=description is None)
         return _acknowledged(settings, client, stored, timeout_s)
 
 
@@ -207,12 +207,19 @@ def _next_builtin(item: Filter, before: Filter | None) -> Filter | None:
 
 
 def _store(
-    settings: Settings, wanted: Filter, compiled: CompiledFilter, *, keep_description: bool
+    settings: Settings,
+    wanted: Filter,
+    compiled: CompiledFilter,
+    columns: Mapping[str, ColumnSpec],
+    *,
+    keep_description: bool,
 ) -> _Stored:
     """Write a filter as the next version of its name, unless the active one does the same already."""
     writer = ControlWriter(settings.kafka)  # takes half a second to be ready, so it comes first
     state = read(settings)
     require_names(compiled, state.names())
+    if has_members(compiled):
+        compile_filter(wanted.where, columns, state.members())
     new, before = wanted, state.latest_filters().get(f"{wanted.owner}.{wanted.name}")
     if before is not None:
         description = before.description if keep_description else wanted.description

@@ -14,6 +14,7 @@ from broker.errors import FilterError
 
 Comparison = Literal["=", "<>", "<", "<=", ">", ">="]
 Arithmetic = Literal["+", "-", "*", "/", "%"]
+Kind = Literal["number", "string", "boolean", "null"]
 
 COMPLEMENT: dict[Comparison, Comparison] = {"=": "<>", "<>": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 """`not (a < b)` is `a >= b`, also where one of them is NULL: both are then NULL."""
@@ -147,11 +148,23 @@ class Case(Node):
 
 
 @dataclass(frozen=True)
+class Member(Node):
+    """The column in `near(...).column`: which one of what the call names, and what kind of values it has.
+
+    kind : "null", which fits everything, until it is known what the call's name stands for
+    """
+
+    name: str
+    kind: Kind = field(default="null", compare=False)
+
+
+@dataclass(frozen=True)
 class Call(Node):
-    """A function of FILTER_FUNCTIONS on its arguments."""
+    """A function of FILTER_FUNCTIONS on its arguments, or a column of what it found."""
 
     name: str
     arguments: tuple[Expression, ...]
+    member: Member | None = None
 
 
 Expression = (
@@ -181,7 +194,7 @@ def children(node: Expression) -> tuple[Expression, ...]:
             return (operand,)
         case Binary(_, left, right) | Compare(_, left, right):
             return (left, right)
-        case And(operands) | Or(operands) | Call(_, operands):
+        case And(operands) | Or(operands) | Call(_, operands, _):
             return operands
         case Between(operand, low, high):
             return (operand, low, high)
@@ -252,6 +265,11 @@ def _is(node: Is) -> str:
     return f"{_within(node.operand, 5)} is {'null' if node.value is None else str(node.value).lower()}"
 
 
+def _call(node: Call) -> str:
+    member = f".{node.member.name}" if node.member else ""
+    return f"{node.name}({', '.join(argument.text for argument in node.arguments)}){member}"
+
+
 def _quoted(node: String) -> str:
     return "'" + node.value.replace("'", "''") + "'"
 
@@ -272,5 +290,5 @@ _WRITERS: dict[type[Node], Callable[[Any], str]] = {
     In: _in,
     Is: _is,
     Case: _case,
-    Call: lambda node: f"{node.name}({', '.join(argument.text for argument in node.arguments)})",
+    Call: _call,
 }

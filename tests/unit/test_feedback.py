@@ -84,7 +84,7 @@ def test_forests_have_epochs_and_old_ones_stay() -> None:
     assert [(item["revision"], item["epoch"]) for item in found["forests"]] == [(1, 1), (2, 2)]
     assert [item["alert"] for item in found["marks"]] == [str(MARK.alert)]
     assert describe(state, "bob") == {"owner": "bob", "marks": [], "forests": []}
-    assert state.names() == {FOREST: {"alice"}}
+    assert state.names()[FOREST] == {"alice"}
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ VALID = [
     "band = 'g' and mag < 19 and not solar_system.associated and in_cone(187.7, 12.39, 2*degree)",
     "case when mag between 17 and 18.5 then 'it''s' else band end in ('g', 'it''s') or dia_object_id is null",
     "(greatest(abs(mag - 1.5e1), power(mag, 2) / 3, - ra % 360) >= coalesce(nullif(dec, 0), .1)) is not true",
+    "near('sdss', 2*arcsec).class = 'QSO' and not near('vsx', 3*arcsec) or abs(near('s', 1).z) < mag",
     "not (is_dipole is not false or mag not in (1, .5, 2.) or ra not between 1 and 2) or mag + - ra <> 0",
 ]
 GRAMMAR = {
@@ -78,6 +79,9 @@ PIECES = [
     "9" * 50,
     "1e999",
     "is not null",
+    ".z",
+    ").z",
+    "near('x', 1)",
 ]
 
 
@@ -104,8 +108,11 @@ def parts_of_tree(node: tree.Expression) -> Counter[str]:
                 found[str(float(value))] += 1
             case tree.String():
                 found[part.text] += 1
-            case tree.Column(name) | tree.Call(name, _):
+            case tree.Column(name):
                 found[name] += 1
+            case tree.Call(name, _, member):
+                found[name] += 1
+                found.update([f".{member.name}"] if member else [])
             case tree.Binary(sign, _, _) | tree.Compare(sign, _, _):
                 found[sign] += 1
             case tree.And(operands) | tree.Or(operands):
