@@ -9,7 +9,7 @@ hold the same state.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,17 +65,24 @@ class ControlState:
     unreadable: tuple[tuple[int, str], ...] = ()
 
     def latest_filters(self) -> dict[str, Filter]:
-        """The newest version of each filter by `owner.name`, removed ones included."""
-        latest: dict[str, Filter] = {}
-        for (name, version), item in self.filters.items():
-            if name not in latest or version > latest[name].version:
-                latest[name] = item
-        return latest
+        """The newest version of each filter by `owner.name`, drafts and removed ones included."""
+        return _newest(self.filters.values())
+
+    def filters_in_force(self) -> dict[str, Filter]:
+        """Of each filter the newest version that is no draft: its state is the filter's.
+
+        A draft waits beside it until it is enabled. Older versions judge nothing, whatever their records say.
+        """
+        return _newest(item for item in self.filters.values() if item.state != "draft")
+
+    def current_filters(self) -> dict[str, Filter]:
+        """Each filter as it stands: the version in force, or the newest draft where nothing ever was."""
+        return self.latest_filters() | self.filters_in_force()
 
     def active_filters(self) -> list[Filter]:
         """The filters that judge alerts at this epoch, in a stable order."""
-        latest = self.latest_filters()
-        return [latest[name] for name in sorted(latest) if latest[name].state == "active"]
+        found = self.filters_in_force()
+        return [found[name] for name in sorted(found) if found[name].state == "active"]
 
     def live_promotions(self) -> dict[str, Promotion]:
         """The newest promotion of each group, rollbacks to nothing included."""
@@ -102,8 +109,18 @@ class ControlState:
 
     def filter_addresses(self) -> dict[bytes, Filter]:
         """Every version of every filter whose topic may be written to, by its mark (Filter.mark)."""
-        latest = self.latest_filters()
-        return {item.mark: item for (name, _), item in self.filters.items() if latest[name].state != "paused"}
+        paused = {name for name, item in self.filters_in_force().items() if item.state == "paused"}
+        return {item.mark: item for (name, _), item in self.filters.items() if name not in paused}
+
+
+def _newest(filters: Iterable[Filter]) -> dict[str, Filter]:
+    """The highest version of each filter by `owner.name`."""
+    newest: dict[str, Filter] = {}
+    for item in filters:
+        held = newest.get(item.full_name)
+        if held is None or item.version > held.version:
+            newest[item.full_name] = item
+    return newest
 
 
 def apply(state: ControlState, offset: int, key: bytes | None, value: bytes | None) -> ControlState:

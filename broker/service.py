@@ -262,10 +262,10 @@ class Worker:
     def _pause_filters(self, failed: DeliveryFailed) -> None:
         """A filter whose topic cannot be written must not stop the others: pause it, and say so."""
         self._tail.catch_up()  # another worker may have paused it a moment ago
-        latest = self._tail.state.latest_filters()
+        in_force = self._tail.state.filters_in_force()
         epoch = self._tail.state.epoch
         for topic, why in failed.failures.items():
-            item = latest.get(topic.removeprefix(FILTERS)) if topic.startswith(FILTERS) else None
+            item = in_force.get(topic.removeprefix(FILTERS)) if topic.startswith(FILTERS) else None
             if item is None:
                 log.error("%s cannot be written: %s", topic, why)
                 continue

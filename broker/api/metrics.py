@@ -80,7 +80,7 @@ class _StateCollector:
         state = self._follower.state
         if state is not None:
             filters = GaugeMetricFamily("broker_filters", "Filters by state", labels=["state"])
-            for word, count in sorted(Tally(item.state for item in state.latest_filters().values()).items()):
+            for word, count in sorted(Tally(item.state for item in state.current_filters().values()).items()):
                 filters.add_metric([word], count)
             yield filters
             yield GaugeMetricFamily("broker_control_epoch", "Offset of the last control record", state.epoch)

@@ -39,7 +39,7 @@ def subject_versions(state: ControlState, surveys: Sequence[str]) -> dict[str, l
     by_record = _by_record(state.schemas)
     topics = {alerts_topic(survey): "Alert" for survey in surveys}
     topics |= {LEDGER: "LedgerRecord", NOTICES: "Notice"}
-    topics |= {item.topic: _PAYLOAD_RECORDS[item.payload] for item in state.latest_filters().values()}
+    topics |= {item.topic: _PAYLOAD_RECORDS[item.payload] for item in state.current_filters().values()}
     return {
         f"{topic}-value": [
             SubjectVersion(f"{topic}-value", number, identifier, state.schemas[identifier])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +25,7 @@ _SHOWN_CHARACTERS = 100
 filters = typer.Typer(no_args_is_help=True, add_completion=False, help="Add, list, show and remove filters.")
 
 NameArgument = Annotated[str, typer.Argument(help="NAME, or OWNER.NAME.")]
+VersionArgument = Annotated[str, typer.Argument(help="NAME, OWNER.NAME, or either with @VERSION.")]
 OwnerOption = Annotated[str | None, typer.Option(help="Whose filter; 'local' unless NAME says.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -30,30 +33,45 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @filters.command("add")
 def add(
     name: NameArgument,
-    where: Annotated[str, typer.Option(help="The condition, such as 'mag < 19 and n_nights >= 2'.")],
+    where: Annotated[
+        str | None, typer.Option(help="The condition, such as 'mag < 19 and n_nights >= 2'.")
+    ] = None,
     owner: OwnerOption = None,
-    payload: Annotated[Payload, typer.Option(help="How much of the alert each message carries.")] = "light",
+    payload: Annotated[
+        Payload | None, typer.Option(help="How much of the alert each message carries; else light.")
+    ] = None,
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Store it only: it judges nothing until `enable`.")
+    ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="NAME@VERSION", help="Begin with this version; options change it."),
+    ] = None,
     as_json: JsonOption = False,
     kafka: KafkaOption = None,
     redis: RedisOption = None,
 ) -> None:
-    """Add a filter, or a new version of it; returns when every live worker judges by it."""
+    """Add a filter, or edit one: its next version. Returns when every live worker judges by it."""
     from broker.columns import filter_columns  # noqa: PLC0415
     from broker.features.catalog import FEATURE_SPECS  # noqa: PLC0415
     from broker.filters.compile import compile_filter  # noqa: PLC0415
     from broker.scores.catalog import SCORE_SPECS  # noqa: PLC0415
 
+    if where is None and source is None:
+        raise typer.BadParameter("give the condition with --where, or a version to take it from with --from")
     columns = filter_columns(FEATURE_SPECS, SCORE_SPECS)
-    with _refused(where):
-        compile_filter(where, columns)  # before any server is asked for, or started
+    with _refused(where or ""):
+        if where is not None:
+            compile_filter(where, columns)  # before any server is asked for, or started
 
         from broker.filters import store  # noqa: PLC0415
 
         settings = _connected(kafka, redis)
         added = store.add(
-            settings, name, where, columns=columns, owner=owner, payload=payload, description=description
-        )
+            settings, name, where, columns=columns, owner=owner, payload=payload, description=description,
+            draft=draft, source=source, by=who(),
+        )  # fmt: skip
     _report(added, as_json)
 
 
@@ -64,7 +82,7 @@ def list_(
     kafka: KafkaOption = None,
     redis: RedisOption = None,
 ) -> None:
-    """The newest version of each filter."""
+    """Each filter as it stands: the version in force, else the newest draft."""
     from broker.filters import store  # noqa: PLC0415
 
     state = store.read(_connected(kafka, redis))
@@ -72,29 +90,33 @@ def list_(
     if as_json:
         print(json.dumps([store.as_json(item) for item in items]))
     else:
-        _print_table(items)
+        newest = state.latest_filters()
+        drafts = {key: item.version for key, item in newest.items() if item.state == "draft"}
+        _print_list(items, drafts)
 
 
 @filters.command("show")
 def show(
-    name: NameArgument,
+    name: VersionArgument,
     owner: OwnerOption = None,
-    version: Annotated[int | None, typer.Option(min=1, help="Which version; else the newest.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Which version; else the one in force.")] = None,
     as_json: JsonOption = False,
     kafka: KafkaOption = None,
     redis: RedisOption = None,
 ) -> None:
-    """One filter."""
+    """One version of a filter; the one in force unless the name says another."""
     from broker.filters import store  # noqa: PLC0415
 
     with _refused():
-        whose = store.full_name(name, owner)
-    item = store.find(store.read(_connected(kafka, redis)), *whose, version)
+        whose = store.versioned_name(name, owner, version)
+    state = store.read(_connected(kafka, redis))
+    item = store.find(state, *whose)
+    told = store.as_json(item, state.current_filters()[item.full_name])
     if as_json:
-        print(json.dumps(store.as_json(item)))
+        print(json.dumps(told))
     else:
-        for what, value in store.as_json(item).items():
-            print(f"{what:12} {value}")
+        for what, value in told.items():
+            print(f"{what:15} {value}")
 
 
 @filters.command("versions")
@@ -105,23 +127,25 @@ def versions(
     kafka: KafkaOption = None,
     redis: RedisOption = None,
 ) -> None:
-    """Every version of a filter."""
+    """Every version of a filter: its state, since when and by whom."""
     from broker.filters import store  # noqa: PLC0415
 
     with _refused():
-        whose = store.full_name(name, owner)
-    items = store.versions(store.read(_connected(kafka, redis)), *whose)
+        whose = store.whole_name(name, owner, "`broker filters show` shows one")
+    state = store.read(_connected(kafka, redis))
+    items = store.versions(state, *whose)
+    in_force = store.find(state, *whose)
     if as_json:
-        print(json.dumps([store.as_json(item) for item in items]))
+        print(json.dumps([store.as_json(item, in_force) for item in items]))
     else:
-        _print_table(items)
+        _print_versions(items, in_force)
 
 
 def _change(verb: str, summary: str) -> None:
     """Add a command that changes a filter's state: the store's function of the same name."""
 
     def command(
-        name: NameArgument,
+        name: VersionArgument,
         owner: OwnerOption = None,
         as_json: JsonOption = False,
         kafka: KafkaOption = None,
@@ -131,13 +155,13 @@ def _change(verb: str, summary: str) -> None:
 
         change = {"remove": store.remove, "enable": store.enable, "disable": store.disable}[verb]
         with _refused():
-            changed = change(_connected(kafka, redis), name, owner=owner)
+            changed = change(_connected(kafka, redis), name, owner=owner, by=who())
         _report(changed, as_json)
 
     filters.command(verb, help=summary)(command)
 
 
-_change("enable", "Resume a paused filter.")
+_change("enable", "Put a draft into force, or resume a paused filter.")
 _change("disable", "Pause a filter: it judges nothing until it is enabled.")
 _change("remove", "Stop a filter for good; its topic and its versions are kept.")
 
@@ -157,6 +181,8 @@ def summary(added: Added) -> str:
     name = f"{item.owner}.{item.name} version {item.version}"
     if not added.written:
         name += f" was {item.state} already, nothing changed"
+    if item.state == "draft":
+        return f"{name}: a draft, which judges nothing; broker filters enable {item.label}"
     where = {"active": "live on", "paused": "paused on", "removed": "removed on"}[item.state]
     count = f"{where} {added.reached}/{added.live} workers in {added.seconds:.1f} s"
     if added.live == 0:
@@ -175,16 +201,46 @@ def _report(added: Added, as_json: bool) -> None:
         print(f"warning: {missing} live worker(s) did not answer in time; they will follow", file=sys.stderr)
 
 
-def _print_table(items: list[Filter]) -> None:
+def _print_list(items: list[Filter], drafts: Mapping[str, int]) -> None:
+    """Filters as they stand.  drafts : version of the draft that waits, by filter."""
+    rows = []
+    for item in items:
+        waiting = f" (draft {drafts[item.full_name]})" if item.full_name in drafts else ""
+        state = item.state if item.state == "draft" else f"{item.state}{waiting}"
+        rows.append((item.full_name, str(item.version), state, item.payload, item.where))
+    _print_table(("filter", "version", "state", "payload", "where"), rows)
+
+
+def _print_versions(items: list[Filter], in_force: Filter) -> None:
+    rows = []
+    for item in items:
+        changed = (item.created_at, item.changed_at, item.changed_by)
+        rows.append((str(item.version), standing(item, in_force), *changed, item.where))
+    _print_table(("version", "state", "created", "changed", "by", "where"), rows)
+
+
+def standing(item: Filter, in_force: Filter) -> str:
+    """What a version of a filter does now; one that a newer one took over from is replaced."""
+    return "replaced" if item.version < in_force.version else item.state
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table("filter", "version", "state", "payload", "where")
-    for item in items:
-        cells = (f"{item.owner}.{item.name}", str(item.version), item.state, item.payload, item.where)
-        table.add_row(*(Text(cell) for cell in cells))
+    table = Table(*headings)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
+
+
+def who() -> str:
+    """Who types this, as `versions` tells it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number without a name
+        return f"user {os.getuid()}"
 
 
 def _connected(kafka: str | None, redis: str | None) -> Settings:

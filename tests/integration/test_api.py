@@ -149,6 +149,26 @@ def test_a_filter_from_its_making_to_its_end(url: str, owner: str) -> None:
     assert httpx.get(f"{filters}/{owner}/bright?version=1").json()["where"] == "mag < 18"
     assert httpx.get(f"{filters}/{owner}/bright?version=9").status_code == 404
 
+    draft = httpx.post(
+        filters, json={"name": "bright", "owner": owner, "where": "mag < 16", "state": "draft"}
+    )
+    assert (draft.status_code, draft.json()["filter"]["version"]) == (201, 3)
+    assert httpx.get(f"{filters}/{owner}/bright").json()["version"] == 2
+    assert (
+        httpx.patch(f"{filters}/{owner}/bright@2", json={"state": "paused"}).json()["filter"]["state"]
+        == "paused"
+    )
+    assert httpx.patch(f"{filters}/{owner}/bright", json={"state": "active"}).status_code == 422
+    assert (
+        httpx.patch(f"{filters}/{owner}/bright@3", json={"state": "active"}).json()["filter"]["state"]
+        == "active"
+    )
+    back = httpx.post(filters, json={"name": "bright", "owner": owner, "from": "bright@1"}).json()["filter"]
+    assert (back["version"], back["where"], back["changedBy"]) == (4, "mag < 18", "api")
+    known = httpx.get(f"{filters}/{owner}/bright/versions").json()
+    assert [item["inForce"] for item in known] == [False, False, False, True]
+    assert httpx.get(f"{filters}/{owner}/bright@1").json()["where"] == "mag < 18"
+
     assert httpx.delete(f"{filters}/{owner}/bright").json()["filter"]["state"] == "removed"
     assert httpx.delete(f"{filters}/{owner}/bright").status_code == 404
     assert owner not in {item["owner"] for item in httpx.get(filters).json()}

@@ -124,6 +124,47 @@ def test_a_paused_filter_judges_nothing_until_it_is_enabled(alone: Settings, own
     assert not store.enable(alone, "now-and-then", owner=owner).written
 
 
+def test_a_draft_judges_nothing_until_it_is_enabled(alone: Settings, owner: str) -> None:
+    def live() -> list[str]:
+        return [item.label for item in store.read(alone).active_filters() if item.owner == owner]
+
+    before = live()
+    first = _add(alone, "planned", "mag < 18", owner, draft=True, by="ann")
+    assert (first.filter.state, first.written, live()) == ("draft", True, before)
+    assert not _add(alone, "planned", "mag < 18", owner, draft=True).written
+    assert f"filters.{owner}.planned" not in topic_partitions(admin(alone.kafka))
+    with pytest.raises(FilterError, match="is a draft and judges nothing; there is nothing to pause"):
+        store.disable(alone, "planned", owner=owner)
+    assert store.enable(alone, "planned", owner=owner, by="bea").filter.version == 1
+    assert f"filters.{owner}.planned" in topic_partitions(admin(alone.kafka))
+
+    edit = _add(alone, "planned", "mag < 17", owner, draft=True)
+    assert (edit.filter.version, f"{owner}.planned@1" in live()) == (2, True)
+    store.disable(alone, "planned", owner=owner)
+    with pytest.raises(FilterError, match="has version 1, which is paused, and the draft 2; write"):
+        store.enable(alone, "planned", owner=owner)
+    assert store.enable(alone, "planned@2", owner=owner).filter.where == "mag < 17"
+    assert f"{owner}.planned@2" in live()
+    with pytest.raises(FilterError, match=r"@1 was replaced by version 2; .* --from .*@1` makes"):
+        store.enable(alone, "planned@1", owner=owner)
+
+    old, now = store.versions(store.read(alone), owner, "planned")
+    assert (old.changed_by, now.state, now.reason) == ("", "active", "")
+
+
+def test_an_old_version_is_brought_back_as_the_next_one(alone: Settings, owner: str) -> None:
+    _add(alone, "returning", "mag < 18", owner, payload="standard", description="first", max_hits_per_hour=9)
+    _add(alone, "returning", "mag < 17", owner)
+    back = _add(alone, "returning", None, owner, source="returning@1", description="again").filter
+    assert (back.version, back.where, back.payload, back.description) == (3, "mag < 18", "standard", "again")
+    assert back.max_hits_per_hour == 9
+    other = _add(alone, "sibling", None, owner, source=f"{owner}.returning@2").filter
+    assert (other.version, other.where) == (1, "mag < 17")
+    with pytest.raises(store.UnknownFilter, match="no version 7; it has 1, 2, 3"):
+        _add(alone, "returning", None, owner, source="returning@7")
+    assert store.named(store.read(alone), f"{owner}.returning@2").where == "mag < 17"
+
+
 def test_nothing_is_written_for_a_wrong_filter(alone: Settings, owner: str) -> None:
     with pytest.raises(FilterError, match="unknown column 'psf_flx' at 0"):
         _add(alone, "wrong", "psf_flx > 3", owner)
@@ -219,6 +260,13 @@ def test_the_verb_adds_lists_shows_and_removes(alone: Settings, owner: str) -> N
         "removed"
     ]
     assert f"{owner}.by-hand" not in run("list")
+    told = run("add", "by-hand", "--from", f"{owner}.by-hand@1", "--owner", owner, "--draft")
+    assert f"broker filters enable {owner}.by-hand@2" in told
+    assert json.loads(run("show", f"{owner}.by-hand@2", "--json"))["inForce"] is False
+    assert [item["state"] for item in json.loads(run("versions", f"{owner}.by-hand", "--json"))] == [
+        "removed",
+        "draft",
+    ]
 
 
 def test_a_writer_that_died_with_the_lock_does_not_block_the_next_for_good(

@@ -27,6 +27,29 @@ def test_the_newest_version_judges_and_the_old_ones_stay_addressable() -> None:
     assert state.epoch == 1
 
 
+def test_a_draft_waits_beside_the_version_in_force() -> None:
+    records = [control.filter_record(rule(1)), control.filter_record(rule(2, "draft", "mag < 18"))]
+    state = fold(*records)
+    assert [item.version for item in state.active_filters()] == [1]
+    assert state.latest_filters()["ann.bright"].version == 2
+    assert state.filters_in_force()["ann.bright"].version == 1
+    assert rule(2).mark in state.filter_addresses()
+
+    paused = fold(*records, control.filter_record(rule(1, "paused")))
+    assert paused.active_filters() == []
+    assert paused.filter_addresses() == {}
+
+    enabled = fold(*records, control.filter_record(rule(2, "active", "mag < 18")))
+    assert [item.where for item in enabled.active_filters()] == ["mag < 18"]
+
+
+def test_a_filter_that_is_only_a_draft_stands_as_one_and_judges_nothing() -> None:
+    state = fold(control.filter_record(rule(1, "draft")), control.filter_record(rule(2, "draft")))
+    assert state.filters_in_force() == {}
+    assert state.active_filters() == []
+    assert state.current_filters()["ann.bright"].version == 2
+
+
 def test_removal_is_a_state() -> None:
     state = fold(control.filter_record(rule(1)), control.filter_record(rule(1, "removed")))
     assert state.active_filters() == []

@@ -40,6 +40,12 @@ def test_json_and_back() -> None:
         ({"state": "on"}, "unknown state 'on'"),
         ({"version": 0}, "versions start at 1"),
         ({"created_at": "yesterday"}, "not an ISO 8601 time"),
+        ({"changed_at": "yesterday"}, "not an ISO 8601 time"),
+        ({"on_excess": "shout"}, "unknown on_excess 'shout'; choose sample-then-pause, sample, pause"),
+        ({"max_hits_per_hour": -1}, "max_hits_per_hour = -1; give a positive number, or 0"),
+        ({"max_us_per_alert": float("nan")}, "max_us_per_alert = nan"),
+        ({"sample": 0.0}, "a share of 0.0 of the hits"),
+        ({"sample": 1.5}, "a share of 1.5 of the hits"),
     ],
 )
 def test_malformed_filters_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -47,8 +53,21 @@ def test_malformed_filters_are_refused(changes: dict[str, Any], words: str) -> N
         example(**changes)
 
 
+def test_a_record_from_before_a_field_was_there_reads_as_it_was_meant() -> None:
+    old = {
+        name: example().to_json()[name] for name in ("owner", "name", "version", "where", "payload", "state")
+    }
+    assert Filter.from_json(old | {"description": ""}) == example()
+
+
+def test_a_rule_is_what_its_owner_chose() -> None:
+    assert example().rule == example(version=4, state="paused", sample=0.5, changed_by="jo").rule
+    assert example().rule != example(max_hits_per_hour=5).rule
+
+
 @pytest.mark.parametrize(
-    ("key", "value"), [("where", None), ("version", "1"), ("createdAt", 5), ("owner", 1)]
+    ("key", "value"),
+    [("maxHitsPerHour", "1"), ("where", None), ("version", "1"), ("createdAt", 5), ("owner", 1)],
 )
 def test_malformed_records_are_refused(key: str, value: Any) -> None:
     with pytest.raises(FilterError, match=f"missing or malformed '{key}'"):

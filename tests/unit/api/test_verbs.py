@@ -58,6 +58,10 @@ RULE = Filter("me", "bright", 3, "mag < 18")
             Added(Filter("me", "bright", 3, "mag < 18", state="removed"), True, 8, 2, 2, 0.1),
             "me.bright version 3: removed on 2/2 workers in 0.1 s",
         ),
+        (
+            Added(Filter("me", "bright", 3, "mag < 18", state="draft"), True, 8, 2, 2, 0.1),
+            "me.bright version 3: a draft, which judges nothing; broker filters enable me.bright@3",
+        ),
     ],
 )
 def test_a_change_is_told_in_a_line(added: Added, text: str) -> None:
@@ -74,6 +78,10 @@ def test_a_change_is_told_in_a_line(added: Added, text: str) -> None:
         (["add", "x", "--where", ""], "error: the filter is empty"),
         (["show", "a.b", "--owner", "c"], "names the owner 'a'"),
         (["add", "x"], "--where"),
+        (["add", "x@2", "--where", "mag < 19"], "names a version; the next version has a number of its own"),
+        (["show", "x@two"], "names no version; write NAME@2"),
+        (["show", "x@2", "--version", "3"], "names version 2, but the version given is 3"),
+        (["versions", "x@2"], "names a version"),
         (["add", "x", "--where", "mag < 19", "--payload", "huge"], "--payload"),
     ],
 )
