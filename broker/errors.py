@@ -34,11 +34,13 @@ class FilterError(BrokerError):
     """A filter's text is refused.
 
     position : 0-based index of the offending character in the text, or None when it is the whole text.
+    text : the text it is about, '' where that is the condition
     """
 
-    def __init__(self, message: str, position: int | None = None) -> None:
+    def __init__(self, message: str, position: int | None = None, text: str = "") -> None:
         super().__init__(message)
         self.position = position
+        self.text = text
 
 
 class FeedbackError(BrokerError):

@@ -15,6 +15,9 @@ _BATCH_BUCKETS = (1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 ALERTS = Counter("broker_alerts", "Alerts by survey and what became of them", ["survey", "outcome", "reason"])
 FILTER_HITS = Counter("broker_filter_hits", "Alerts that passed a filter", ["filter"])
 FILTER_FAILURES = Counter("broker_filter_failures", "Batches a filter could not judge", ["filter"])
+SELECT_FAILURES = Counter(
+    "broker_filter_select_failures", "Batches on which an expression that a filter selects failed", ["filter"]
+)
 BATCHES = Counter("broker_batches", "Transactions by how they ended", ["result"])
 STAGE_SECONDS = Histogram(
     "broker_stage_seconds", "Time a batch spends in a stage", ["stage"], buckets=_STAGE_BUCKETS

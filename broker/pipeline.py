@@ -29,6 +29,7 @@ from broker.features.gated import Gated, extract_gated
 from broker.features.measurements import F64, Reference
 from broker.filters.evaluate import warm_up as warm_up_filters
 from broker.filters.live import FilterSet
+from broker.filters.select import evaluate_select
 from broker.history import merge, places
 from broker.history import recall as history_recall
 from broker.history.base import HistoryStore
@@ -72,6 +73,8 @@ class Outcome:
     """Alerts that passed each filter, by owner.name."""
     failures: dict[str, str] = field(default_factory=dict)
     """Filters that could not be evaluated, and why."""
+    select_failures: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Expressions that filters select and that could not be evaluated, as (filter, name), and why."""
     stage_s: Counter[str] = field(default_factory=Counter)
     """Seconds spent in each stage."""
     ingested_ms: list[int] = field(default_factory=list)
@@ -148,10 +151,11 @@ class Pipeline:
                 known.curves, others,
             )  # fmt: skip
             verdict = filters.program.evaluate(table)
+            selected = evaluate_select(filters.selects, verdict.masks, table)
         with _timed(outcome, "encode"):
             judged = Judged(
                 known.batch, known.keys, known.record_sha256, known.curves, matrix, scores,
-                verdict.masks, known.history_incomplete, (scorer.id, scorer.version), others,
+                verdict.masks, known.history_incomplete, (scorer.id, scorer.version), others, selected.values,
             )  # fmt: skip
             outcome.packets += self.writer.alerts(judged, filters.filters, filters.epoch)
             self._retract(outcome, known, judged, filters)
@@ -162,6 +166,7 @@ class Pipeline:
         outcome.scored.append(Scored(alerts.survey, scorer, midpoint, mag, matrix, context, scores))
         names = [f"{item.owner}.{item.name}" for item in filters.filters]
         outcome.failures |= {names[index]: why for index, why in verdict.failures.items()}
+        outcome.select_failures |= {(names[k], what): why for (k, what), why in selected.failures.items()}
 
     def _retract(self, outcome: Outcome, known: Recall, judged: Judged, filters: FilterSet) -> None:
         """Tell those who got an alert that the survey took it back; a notice where nobody can be told."""

@@ -47,6 +47,7 @@ from broker.metrics import (
     OBSERVED_LATENCY,
     POINTS_DROPPED,
     RETRACTIONS,
+    SELECT_FAILURES,
     STAGE_SECONDS,
 )
 from broker.models import ModelSet, model_set
@@ -329,6 +330,8 @@ class Worker:
             FILTER_HITS.labels(name).inc(count)
         for name in outcome.failures:
             FILTER_FAILURES.labels(name).inc()
+        for name, _ in outcome.select_failures:
+            SELECT_FAILURES.labels(name).inc()
         for stage, seconds in outcome.stage_s.items():
             STAGE_SECONDS.labels(stage).observe(seconds)
         for ingested in outcome.ingested_ms:

@@ -25,7 +25,12 @@ class NewFilter(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     name: str = Field(description="1 to 48 of a-z, 0-9 and '-'")
-    where: str | None = Field(None, description="the condition, such as mag < 19 and n_nights >= 2")
+    where: str | None = Field(
+        None, description="the condition, such as mag < 19 and n_nights >= 2; or select ... where ..."
+    )
+    select: str | None = Field(
+        None, description="what each message carries besides, such as mag - peak_mag_g as decline"
+    )
     owner: str = Field(store.DEFAULT_OWNER, description="1 to 48 of a-z, 0-9 and '-'")
     payload: Payload | None = Field(None, description="how much of the alert each message carries; or light")
     description: str | None = Field(

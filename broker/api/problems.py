@@ -42,7 +42,7 @@ def explain(error: FilterError, text: str = "") -> dict[str, Any]:
     if place in str(error):  # the fault may quote a text that has a semicolon itself
         fault, _, hint = str(error).partition(place)
         fault += place.removesuffix("; ")
-    return {"error": fault, "position": error.position, "where": text, "hint": hint}
+    return {"error": fault, "position": error.position, "where": error.text or text, "hint": hint}
 
 
 def _registry(request: Request, error: Exception) -> JSONResponse:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def add(
     name: NameArgument,
     where: Annotated[
-        str | None, typer.Option(help="The condition, such as 'mag < 19 and n_nights >= 2'.")
+        str | None,
+        typer.Option(
+            help="The condition, such as 'mag < 19 and n_nights >= 2', or 'select mag, ra as x where ...'."
+        ),
+    ] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(help="What each message carries besides, such as 'mag - peak_mag_g as decline'."),
     ] = None,
     owner: OwnerOption = None,
     payload: Annotated[
@@ -55,23 +62,25 @@ def add(
     """Add a filter, or edit one: its next version. Returns when every live worker judges by it."""
     from broker.columns import filter_columns  # noqa: PLC0415
     from broker.features.catalog import FEATURE_SPECS  # noqa: PLC0415
-    from broker.filters.compile import compile_filter  # noqa: PLC0415
     from broker.scores.catalog import SCORE_SPECS  # noqa: PLC0415
 
     if where is None and source is None:
         raise typer.BadParameter("give the condition with --where, or a version to take it from with --from")
     columns = filter_columns(FEATURE_SPECS, SCORE_SPECS)
+    asked: dict[str, Any] = {
+        "select": select,
+        "payload": payload,
+        "description": description,
+        "draft": draft,
+        "source": source,
+        "by": who(),
+    }
     with _refused(where or ""):
-        if where is not None:
-            compile_filter(where, columns)  # before any server is asked for, or started
-
         from broker.filters import store  # noqa: PLC0415
 
+        store.checked(store.Wanted(where, **asked), columns)  # before any server is asked for, or started
         settings = _connected(kafka, redis)
-        added = store.add(
-            settings, name, where, columns=columns, owner=owner, payload=payload, description=description,
-            draft=draft, source=source, by=who(),
-        )  # fmt: skip
+        added = store.add(settings, name, where, columns=columns, owner=owner, **asked)
     _report(added, as_json)
 
 
@@ -258,6 +267,7 @@ def _refused(text: str = "") -> Iterator[None]:
     try:
         yield
     except FilterError as error:
+        text = error.text or text
         if text and error.position is not None:
             print(caret(text, error.position), file=sys.stderr)
         print(f"error: {error}", file=sys.stderr)

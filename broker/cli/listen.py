@@ -128,8 +128,11 @@ def _table_line() -> Callable[[Received | Undecodable], str]:
 
 
 def alert_cells(alert: dict[str, Any]) -> list[str]:
-    """The table's cells for one alert: times of observation, most probable class, filters it passed."""
+    """The cells of one alert: when, most probable class, what its filter selects, filters it passed."""
+    from broker.client import selected  # noqa: PLC0415
+
     scores = alert["scores"]
+    chosen = [f"{name}={_short(value)}" for name, value in selected(alert).items()]
     return [
         _utc(alert["provenance"]["observedAt"]),
         alert["objectName"],
@@ -138,8 +141,12 @@ def alert_cells(alert: dict[str, Any]) -> list[str]:
         _number(alert["mag"], ".2f"),
         top_class(scores),
         _number(scores.get("anomaly"), ".2f"),
-        " ".join(alert["filtersPassed"]),
+        " ".join([*chosen, *alert["filtersPassed"]]),
     ]
+
+
+def _short(value: Any) -> str:
+    return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def top_class(scores: dict[str, float | None]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from broker.client.decode import Received, Undecodable, as_text
@@ -16,12 +17,14 @@ from broker.message import Message
 
 Json = dict[str, Any]
 _SAFE_INTEGER = 2**53
+_KINDS = ("number", "integer", "text", "truth")
+"""Fields of a selected value, of which at most one is given."""
 _BULKY = ("original", "records")
 """Fields that hold a survey's own record: history and images included."""
 
 
 def as_json(received: Received, *, full: bool = False) -> Json:
-    """A record's fields, and under `kafka` where it was.
+    """A record's fields, and under `kafka` where it was; what a filter selects as one object.
 
     full : bytes in base64 and original alerts whole; else sizes stand for both
     """
@@ -29,6 +32,9 @@ def as_json(received: Received, *, full: bool = False) -> Json:
         name: readable(value, name, full=full, short=name in _BULKY and not full)
         for name, value in received.value.items()
     }
+    if "selected" in fields.get("filter", ()):
+        chosen = {name: readable(value, name, full=full) for name, value in selected(received.value).items()}
+        fields["filter"] = fields["filter"] | {"selected": chosen}
     return fields | {"kafka": place(received.message)}
 
 
@@ -52,6 +58,15 @@ def place(message: Message) -> Json:
         "timestamp": message.timestamp_ms,
         "key": as_text(message.key),
     }
+
+
+def selected(hit: Mapping[str, Any]) -> Json:
+    """What the filter of a hit selects, by name; None where it is not known.
+
+    hit : the value of a record of a filter's topic
+    """
+    chosen = hit.get("filter", {}).get("selected", ())
+    return {item["name"]: next((item[k] for k in _KINDS if item[k] is not None), None) for item in chosen}
 
 
 def readable(value: Any, name: str = "", *, full: bool, short: bool = False) -> Any:

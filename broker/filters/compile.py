@@ -52,14 +52,26 @@ def compile_filter(
     members : the columns of all that has some, which must have those that the filter asks for; None if that
     is not known (yet), and every one is then taken for what fits
     """
-    resolved = _resolve(parse(text), specs)
+    compiled, kind = compile_expression(text, parse(text), specs, members)
+    if kind not in {"boolean", "null"}:
+        raise refusal("a filter must be true or false, this is a value", 0, "compare it with something")
+    return compiled
+
+
+def compile_expression(
+    text: str, parsed: Expression, specs: Mapping[str, ColumnSpec], members: Members | None = None
+) -> tuple[CompiledFilter, Kind]:
+    """Check and normalise an expression of any kind, and which kind it is; raises FilterError.
+
+    specs, members : as compile_filter has them
+    """
+    resolved = _resolve(parsed, specs)
     if members is not None:
         resolved = _with_members(resolved, members)
     with np.errstate(all="ignore"):  # constants are worked out here too: 1/0 is NULL
-        if _kind(resolved, specs) not in {"boolean", "null"}:
-            raise refusal("a filter must be true or false, this is a value", 0, "compare it with something")
+        kind = _kind(resolved, specs)
         expression = normalise(resolved)
-    return CompiledFilter(text, expression.text, _columns(expression), expression)
+    return CompiledFilter(text, expression.text, _columns(expression), expression), kind
 
 
 def bind(compiled: CompiledFilter, named: Named) -> CompiledFilter:

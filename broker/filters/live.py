@@ -11,6 +11,7 @@ from broker.filter import Filter
 from broker.filters.compile import CompiledFilter, bind, compile_filter, has_members
 from broker.filters.evaluate import Program, compile_program
 from broker.filters.functions import Members, Named
+from broker.filters.select import CompiledSelect, bind_select, compile_select
 from broker.table import ColumnSpec
 
 
@@ -18,7 +19,9 @@ from broker.table import ColumnSpec
 class FilterSet:
     """Filters and their compiled forms, in one order, at one epoch.
 
+    selects : what each selects, None where it has no list
     program : all of them as one computation;  parsed : each text's compiled form before names were bound
+    listed : the same of each select list
     addresses : every version of every filter that a message can be sent to, by its mark: paused filters are
                 left out (their topic may be what is wrong), removed ones keep their topic
     refused : name of a stored filter that this version of the code cannot compile -> why
@@ -33,6 +36,8 @@ class FilterSet:
     program: Program = field(default_factory=Program)
     parsed: Mapping[str, CompiledFilter] = field(default_factory=dict)
     members: Members | None = None
+    selects: tuple[CompiledSelect | None, ...] = ()
+    listed: Mapping[str, CompiledSelect] = field(default_factory=dict)
 
 
 def compile_set(
@@ -53,31 +58,39 @@ def compile_set(
     before = before or FilterSet(-1)
     same_members = before.members == members
     held = {item.where: form for item, form in zip(before.filters, before.compiled, strict=True)}
-    good: list[tuple[Filter, CompiledFilter]] = []
+    good: list[tuple[Filter, CompiledFilter, CompiledSelect | None]] = []
     parsed: dict[str, CompiledFilter] = {}
+    listed: dict[str, CompiledSelect] = {}
     refused: list[tuple[str, str]] = []
     for item in filters:
-        name = f"{item.owner}.{item.name}"
         try:
             compiled = before.parsed.get(item.where)
             if compiled is None or (has_members(compiled) and not same_members):
                 compiled = compile_filter(item.where, specs, members)
+            select = before.listed.get(item.select)
+            if item.select and (select is None or (any(map(has_members, select.items)) and not same_members)):
+                select = compile_select(item.select, specs, members)
         except FilterError as error:
-            refused.append((name, str(error)))
+            refused.append((item.full_name, str(error)))
             continue
         parsed[item.where] = compiled
-        good.append((item, _kept(bind(compiled, named or {}), held.get(item.where))))
-    forms = tuple(compiled for _, compiled in good)
+        if select is not None:
+            listed[item.select] = select
+            select = bind_select(select, named or {})
+        good.append((item, _kept(bind(compiled, named or {}), held.get(item.where)), select))
+    forms = tuple(compiled for _, compiled, _ in good)
     same = len(forms) == len(before.compiled) and all(map(operator.is_, forms, before.compiled))
     return FilterSet(
         epoch,
-        tuple(item for item, _ in good),
+        tuple(item for item, _, _ in good),
         forms,
         tuple(refused),
         addresses,
         before.program if same else compile_program(forms, specs),
         parsed,
         members,
+        tuple(select for _, _, select in good),
+        listed,
     )
 
 

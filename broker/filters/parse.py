@@ -226,31 +226,35 @@ class _FilterDialect(Dialect):  # type: ignore[misc]  # sqlglot is not followed 
         NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
 
 
-def _read_grammar(text: str, found: list[Token]) -> Any:
-    """The tree sqlglot makes of a text that passed the lexer; its failures as FilterError."""
+def _read_grammar(text: str, found: list[Token], start: int = 0) -> Any:
+    """The tree sqlglot makes of a text that passed the lexer; its failures as FilterError.
+
+    found : its tokens;  start : where the text begins in what the user wrote
+    """
     # Each white-space character becomes one blank: sqlglot then reports columns that are indices of the text.
     line = re.sub(r"[\t\r\n]", " ", text)
     for token in found:  # read by _members, and nothing of SQL
         if token.kind == "member":
-            line = line[: token.position] + " " * len(token.text) + line[token.position + len(token.text) :]
+            at = token.position - start
+            line = line[:at] + " " * len(token.text) + line[at + len(token.text) :]
     try:
         return parse_one(line, into=exp.Condition, dialect=_FilterDialect)
     except RecursionError:
-        raise FilterError("the filter is nested too deeply; write a flatter expression", 0) from None
+        raise FilterError("the filter is nested too deeply; write a flatter expression", start) from None
     except ParseError as error:
-        raise _syntax_error(error) from None
+        raise _syntax_error(error, start) from None
     except (SqlglotError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise FilterError(
-            f"the filter cannot be read ({type(error).__name__}); check its grammar", 0
+            f"the filter cannot be read ({type(error).__name__}); check its grammar", start
         ) from None
 
 
-def _syntax_error(error: ParseError) -> FilterError:
+def _syntax_error(error: ParseError, start: int) -> FilterError:
     details: dict[str, Any] = error.errors[0] if error.errors else {}
     near, column = details.get("highlight") or "", details.get("col")
     if not isinstance(column, int):
-        return FilterError("the filter's grammar is wrong; write a condition such as mag < 19", 0)
-    position = max(column - len(near), 0)
+        return FilterError("the filter's grammar is wrong; write a condition such as mag < 19", start)
+    position = start + max(column - len(near), 0)
     return refusal(f"wrong grammar near {shown(near)}", position, "check what is before and after it")
 
 
@@ -269,9 +273,11 @@ _CONDITIONS = (tree.Compare, tree.Between, tree.In, tree.Is, tree.And, tree.Or, 
 class _Copier:
     """Copies sqlglot's tree of one text into ours; any construct or argument not named here is refused."""
 
-    def __init__(self, found: list[Token]) -> None:
+    def __init__(self, found: list[Token], start: int = 0) -> None:
+        """Start : where the text that sqlglot read begins in what the user wrote."""
         self.depth = 0
-        self.position = 0
+        self.start = start
+        self.position = start
         # sqlglot keeps no place for these words, but they come in reading order.
         words = (token for token in found if token.kind == "word")
         self.constants = iter([w.position for w in words if w.text.lower() in {"null", "true", "false"}])
@@ -282,7 +288,7 @@ class _Copier:
         while type(node) is exp.Paren and _only(node, "this"):
             node = node.this
         start = node.meta.get("start") if isinstance(node, exp.Expression) else None
-        self.position = start if isinstance(start, int) else self.position
+        self.position = start + self.start if isinstance(start, int) else self.position
         copier = _COPIERS.get(type(node))
         if copier is None:
             raise self._refuse(node)
@@ -297,7 +303,8 @@ class _Copier:
             raise refusal(f"deeper than {MAX_DEPTH} levels", self.position, "write a flatter expression")
 
     def _refuse(self, node: Any) -> FilterError:
-        starts = [n.meta["start"] for n in node.walk() if "start" in n.meta] if hasattr(node, "walk") else []
+        nodes = node.walk() if hasattr(node, "walk") else ()
+        starts = [n.meta["start"] + self.start for n in nodes if "start" in n.meta]
         position = min(starts, default=self.position)
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(node).__name__).lower()
         return refusal(f"unsupported construct ({name})", position, "it is not part of the filter language")
@@ -312,7 +319,7 @@ class _Copier:
         parts = [part for part in self._parts(node, "catalog", "db", "table", "this") if part is not None]
         if any(type(part) is not exp.Identifier or part.args.get("quoted") for part in parts):
             raise self._refuse(node)
-        starts = [part.meta["start"] for part in parts if "start" in part.meta]
+        starts = [part.meta["start"] + self.start for part in parts if "start" in part.meta]
         self.position = min(starts, default=self.position)
         return tree.Column(self._name(".".join(part.this for part in parts)), position=self.position)
 
@@ -524,7 +531,89 @@ def _written(node: Expression) -> list[str]:
 
 def parse(text: str) -> Expression:
     """The syntax tree of a filter's text, names and types not yet checked; FilterError if refused."""
-    found = tokens(text)
-    node = _Copier(found).copy(_read_grammar(text, found))
+    return _parse_tokens(text, tokens(text))
+
+
+def _parse_tokens(text: str, found: list[Token], start: int = 0) -> Expression:
+    """The tree of a piece of what the user wrote.  start : where it begins"""
+    node = _Copier(found, start).copy(_read_grammar(text, found, start))
     _require_whole(node, found)
     return node
+
+
+# --- statements and select lists -----------------------------------------------------------------------
+
+MAX_SELECTED = 32
+_SELECTED_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+
+
+class Item(NamedTuple):
+    """One expression of a select list, and the name it is given; '' for a column that keeps its own."""
+
+    name: str
+    expression: Expression
+    text: str
+    position: int
+
+
+def split_statement(text: str) -> tuple[str, str]:
+    """(select list, condition) of `SELECT ... WHERE ...`; ('', the text) of a condition alone.
+
+    Blanks stand for what is left out before each, so that a place in it is a place in the text.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise FilterError(f"the filter has {len(text):,} characters; at most {MAX_CHARACTERS:,} are allowed")
+    if text.split(None, 1)[:1] == [] or text.split(None, 1)[0].lower() != "select":
+        return "", text
+    found = list(_lex(text))
+    outer = _outside_parentheses(found)
+    word = {token.text.lower(): place for place, token in reversed(list(outer)) if token.kind == "word"}
+    if "where" not in word:
+        raise refusal("a statement without WHERE", found[-1].position, "write select mag where mag < 19")
+    where = word["where"]
+    listed = word.get("from", where)
+    if listed != where and [token.text.lower() for token in found[listed + 1 : where]] != ["alerts"]:
+        raise refusal("FROM something", found[listed].position, "every filter reads alerts; leave FROM out")
+    begin, end, condition = found[0].position + len("select"), found[listed].position, found[where].position
+    condition += len("where")
+    return " " * begin + text[begin:end], " " * condition + text[condition:]
+
+
+def parse_list(text: str) -> list[Item]:
+    """The expressions of a select list, columns and types not yet checked; FilterError if refused."""
+    found = tokens(text)
+    commas = [place for place, token in _outside_parentheses(found) if token.text == ","]
+    bounds = [-1, *commas, len(found)]
+    if len(bounds) - 1 > MAX_SELECTED:
+        position = found[commas[MAX_SELECTED - 1]].position
+        raise refusal(f"more than {MAX_SELECTED} expressions", position, "select fewer")
+    return [_item(text, found[low + 1 : high]) for low, high in pairwise(bounds)]
+
+
+def _outside_parentheses(found: list[Token]) -> Iterator[tuple[int, Token]]:
+    """(place, token) of each token that is in no parentheses."""
+    depth = 0
+    for place, token in enumerate(found):
+        depth -= token.text == ")"
+        if depth == 0:
+            yield place, token
+        depth += token.text == "("
+
+
+def _item(text: str, found: list[Token]) -> Item:
+    if not found:
+        raise refusal("nothing between commas", len(text), "remove a comma")
+    first, name = found[0].position, ""
+    if len(found) > 2 and found[-2].text.lower() == "as":
+        name, found = _name_of(found[-1]), found[:-2]
+    elif len(found) > 1:
+        raise refusal("an expression without a name", first, "write it as mag - 5 as distance")
+    own = text[first : found[-1].position + len(found[-1].text)]
+    return Item(name, _parse_tokens(own, found, first), own, first)
+
+
+def _name_of(token: Token) -> str:
+    if token.kind != "word" or _SELECTED_NAME.fullmatch(token.text) is None:
+        advice = "use 1 to 48 of a-z, 0-9 and _, a letter first"
+        raise refusal(f"name {shown(token.text)}", token.position, advice)
+    return token.text

@@ -26,7 +26,9 @@ from broker.control_topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, FilterError
 from broker.filter import Excess, Filter, Payload, State
 from broker.filters.builtin import BUILTIN_FILTERS
-from broker.filters.compile import compile_filter, has_members, require_names
+from broker.filters.compile import compile_filter, require_names
+from broker.filters.parse import split_statement
+from broker.filters.select import compile_select
 from broker.heartbeats import wait_for_epoch
 from broker.kafka import admin, create_topics
 from broker.table import ColumnSpec
@@ -165,11 +167,32 @@ def named(state: ControlState, text: str, owner: str | None = None, version: int
     return find(state, *versioned_name(text, owner, version))
 
 
+def checked(asked: Wanted, columns: Mapping[str, ColumnSpec]) -> Wanted:
+    """The same with a statement taken apart, once its texts compile.  Raises FilterError."""
+    if asked.where is None:
+        if asked.source is None:
+            raise FilterError("a filter needs a condition; give one, or a version to take it from")
+        where, select = None, asked.select
+    else:
+        listed, where = split_statement(asked.where)
+        if listed and asked.select:
+            raise FilterError("two select lists; give it once, in the statement or apart", 0)
+        select = listed or asked.select
+        compile_filter(where, columns)
+    if select:
+        try:
+            compile_select(select, columns)
+        except FilterError as error:  # the place is one in the list, which the statement may hold
+            raise FilterError(str(error), error.position, asked.select or "") from None
+    return replace(asked, where=where and where.strip(), select=select and select.strip())
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What an owner asks of a filter; None = as in `source` if one is named, else the usual.
 
-    source : NAME@VERSION of a version to begin with
+    where : the condition, or a whole statement `select ... where ...`
+    select : expressions for the messages, '' for none;  source : NAME@VERSION of a version to begin with
     description : None without a source keeps that of the version before
     draft : store it, but let it judge nothing until it is enabled.  by : who asks
     """
@@ -219,11 +242,7 @@ def add(
     )
     if owner == BUILTIN_OWNER:
         raise ReservedOwner(f"the owner {BUILTIN_OWNER!r} is reserved for built-in filters; choose another")
-    asked = Wanted(where, **wanted)
-    if where is None and asked.source is None:
-        raise FilterError("a filter needs a condition; give one, or a version to take it from")
-    if where is not None:
-        compile_filter(where, columns)
+    asked = checked(Wanted(where, **wanted), columns)
     Filter(
         owner, name, 1, **{"where": "", **asked.given}
     )  # refuses what is malformed before any server is asked
@@ -293,10 +312,12 @@ def _store(
     writer = ControlWriter(settings.kafka)  # takes half a second to be ready, so it comes first
     state = read(settings)
     new = _next_version(state, whose, asked)
-    compiled = compile_filter(new.where, columns)
-    require_names(compiled, state.names())
-    if has_members(compiled):
-        compile_filter(new.where, columns, state.members())
+    select = compile_select(new.select, columns).items if new.select else ()
+    for compiled in (compile_filter(new.where, columns), *select):
+        require_names(compiled, state.names())
+    compile_filter(new.where, columns, state.members())
+    if new.select:
+        compile_select(new.select, columns, state.members())
     if not asked.draft:
         create_topics(admin(settings.kafka), [filter_spec(new.owner, new.name, settings.topics)])
     before = (state.latest_filters() if asked.draft else state.filters_in_force()).get(new.full_name)

@@ -6,9 +6,10 @@ import hashlib
 import io
 import json
 import operator
+import struct
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fastavro
@@ -26,12 +27,14 @@ from broker.message import MAX_INPUT_BYTES, Message, Packet, Reject
 from broker.others import Others, no_others
 from broker.publish import records
 from broker.publish.rows import RowWriter
+from broker.publish.selected import NOTHING_SELECTED, encode_selected
 from broker.table import ColumnSpec
 from broker.topics import DEAD_LETTERS, NOTICES, alerts_topic
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 _NOTICE_IDS = 20
+_FLOAT = struct.Struct("<f")
 _BAND_WORDS = tuple(name.encode() for name in BANDS)
 _STATUS_WORDS = tuple(name.encode() for name in SOLAR_SYSTEM_STATUS)
 
@@ -51,6 +54,8 @@ class Judged:
     keys : (n,) Kafka keys (the history keys);  hits : (filters, n) bool;  curves : n light curves as known
     record_sha256 : (n,) hexadecimal digests of the original records
     model : id and version of the bundle that gave the scores;  others : what another survey has at the place
+    model : id and version of the bundle that gave the scores
+    selected : what filters select, by the filter's number: (name, values in the order of its hits)
     """
 
     batch: AlertBatch
@@ -63,6 +68,7 @@ class Judged:
     history_incomplete: npt.NDArray[np.bool_]
     model: tuple[str, str]
     others: Others
+    selected: Mapping[int, Sequence[tuple[str, Sequence[Any]]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,8 @@ class PacketWriter:
             Packet(alerts_topic(gone.batch.survey), gone.keys[row], head + slim[row])
             for row in np.flatnonzero(withdrawn.to_alerts).tolist()
         ]
-        return packets + self._hits(gone, [replace(item, payload="light") for item in filters], slim)
+        light = [replace(item, payload="light", sample=1.0) for item in filters]
+        return packets + self._hits(gone, light, slim)
 
     def _gone(self, judged: Judged, withdrawn: Withdrawn, hits: npt.NDArray[np.bool_]) -> Judged:
         """The withdrawn detections as if they were alerts, without what is not known of them."""
@@ -159,10 +166,12 @@ class PacketWriter:
         curves = self._curves(judged, np.asarray(passed[rich].any(axis=0))) if rich else {}
         packets = []
         for number, item in enumerate(filters):
-            tail = _filter_tail(item)
-            for row in np.flatnonzero(passed[number]).tolist():
+            rows, tail = np.flatnonzero(passed[number]).tolist(), _filter_tail(item)
+            own = judged.selected.get(number)
+            selected = [NOTHING_SELECTED] * len(rows) if own is None else encode_selected(own)
+            for row, chosen in zip(rows, selected, strict=True):
                 curve = b"" if item.payload == "light" else curves[row]
-                value = self._hit(judged, item, slim[row] + tail + curve, row)
+                value = self._hit(judged, item, slim[row] + tail + chosen + curve, row)
                 packets.append(Packet(item.topic, judged.keys[row], value))
         return packets
 
@@ -359,11 +368,11 @@ def _write_source(out: RowWriter, batch: AlertBatch) -> None:
 
 
 def _filter_tail(item: Filter) -> bytes:
-    """The `filter` record of a hit."""
+    """The `filter` record of a hit, up to what it selects."""
     out = RowWriter(1)
     out.constant(f"{item.owner}.{item.name}".encode())
     out.long(np.array([item.version]))
-    return out.encode()[0]
+    return out.encode()[0] + _FLOAT.pack(item.sample)
 
 
 def encode_record(schema: dict[str, Any], value: dict[str, Any]) -> bytes:

@@ -129,8 +129,21 @@ def alert_fields(
 
 
 def filter_fields() -> list[dict[str, Any]]:
-    """What a filter's own topic adds: which filter, in which version."""
-    fields = [_required("name", "string", "owner.name"), _required("version", "int")]
+    """What a filter's own topic adds: which filter, in which version, and the values that it selects."""
+    selected = [
+        _required("name", "string"),
+        _optional("number", "double"),
+        _optional("integer", "long", "a whole number such as an id"),
+        _optional("text", "string"),
+        _optional("truth", "boolean"),
+    ]
+    doc = "values of the filter's select list; one that is not known has no value of any kind"
+    fields = [
+        _required("name", "string", "owner.name"),
+        _required("version", "int"),
+        _required("sampling", "float", "share of the filter's hits that is published; 1 = every one"),
+        _required("selected", {"type": "array", "items": _record("Selected", selected)}, doc),
+    ]
     return [_required("filter", _record("Filter", fields))]
 
 

@@ -28,6 +28,7 @@ SETTINGS = load(env={}, path=None)
 PASSING = Filter("local", "all", 1, "psf_flux_err > 0", payload="full")
 FAILING = Filter("local", "none", 1, "psf_flux_err < 0")
 ALERTS, HITS = "alerts.lsst", "filters.local.all"
+EVERY_HIT = {"name": "local.all", "version": 1, "sampling": 1.0, "selected": []}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_it_says_what_is_gone_and_why(broker: Broker) -> None:
     assert found["source"]["offset"] == 2
     assert set(found["scores"].values()) == {None}
     hit = next(record for topic, record in out if (topic, record["kind"]) == (HITS, "retraction"))
-    assert hit == found | {"filter": {"name": "local.all", "version": 1}}
+    assert hit == found | {"filter": EVERY_HIT}
 
 
 def test_features_are_those_of_the_light_curve_without_it(broker: Broker, scorer: Scorer) -> None:

@@ -13,7 +13,7 @@ from broker.errors import BrokerError
 
 
 def test_the_public_names() -> None:
-    assert sorted(client.__all__) == ["Received", "Stream", "Undecodable", "as_json"]
+    assert sorted(client.__all__) == ["Received", "Stream", "Undecodable", "as_json", "selected"]
 
 
 def test_importing_the_client_is_light() -> None:
