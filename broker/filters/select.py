@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.filters import tree, values
-from broker.filters.compile import CompiledFilter, bind, compile_expression
+from broker.filters.compile import CompiledFilter, bind, compile_expression, has_members
 from broker.filters.expression import Evaluator, explain
 from broker.filters.functions import Bound, Members, Named
 from broker.filters.parse import parse_list
@@ -67,7 +67,7 @@ def compile_select(
     items: list[CompiledFilter] = []
     for item in parse_list(text):
         compiled, kind = compile_expression(item.text, item.expression, specs, members)
-        if kind == "null":
+        if kind == "null" and not has_members(compiled):  # whose kind may not be known yet
             raise refusal(f"{shown(item.text)} is always NULL", item.position, "select something")
         name = item.name or _own_name(compiled, item.position)
         if name in names:

@@ -152,3 +152,15 @@ def test_a_list_is_compiled_once_for_all_epochs(specs: Specs) -> None:
 
 def _lists(filters: FilterSet) -> tuple[CompiledSelect | None, ...]:
     return filters.selects
+
+
+def test_a_match_of_a_catalogue_can_be_selected_before_its_columns_are_known(specs: Specs) -> None:
+    text = "near('desi', 5*arcsec).z as z, near('desi', 5 * arcsec).spectype as kind"
+    found = compile_select(text, specs)
+    assert found.names == ("z", "kind")
+    members = {
+        "catalog": {"desi": {"z": ColumnSpec("z", "", ""), "spectype": ColumnSpec("k", "", "", "string")}}
+    }
+    assert compile_select(text, specs, members).names == found.names
+    with pytest.raises(FilterError, match="zz"):
+        compile_select("near('desi', 5*arcsec).zz as z", specs, members)
