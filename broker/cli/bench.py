@@ -177,12 +177,17 @@ def filters(
     repeats: Annotated[int, typer.Option(min=1, help="Repeats; the median is printed.")] = 15,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """CPU time a batch of a thousand and of ten thousand filters, and the ratio to Arrow's functions."""
+    """CPU time a batch of a thousand and of ten thousand filters, and the ratio to Arrow's functions.
+
+    Then that of matching a batch with a million and with ten million sources on disk.
+    """
+    from broker import bench_context  # noqa: PLC0415
     from broker.bench_filters import COLUMNS, FEW, MANY, ROWS, SHARED_CLAUSES, measure  # noqa: PLC0415
 
     result = measure(repeats)
+    matches = bench_context.measure(repeats)
     if as_json:
-        print(json.dumps(result.as_dict()))
+        print(json.dumps({**result.as_dict(), "matches": [cost.as_dict() for cost in matches]}))
         return
     print(f"CPU ms a batch of {ROWS} alerts by {COLUMNS} columns, median of {repeats} repeats")
     print(f"  {FEW:6,} filters, all clauses different      {result.few:8.2f}")
@@ -194,6 +199,12 @@ def filters(
     print(f"ten times the filters of the same clauses take {result.growth:.1f} times as long")
     print(f"{MANY:,} texts are compiled in {result.compile_s:.1f} s, one program of them in ", end="")
     print(f"{result.program_s:.1f} s")
+    print(f"CPU ms to match {bench_context.ALERTS} positions within {bench_context.RADIUS_ARCSEC:g} arcsec")
+    for cost in matches:
+        print(
+            f"  {cost.sources:10,} sources {cost.warm:8.2f}; files not in memory {cost.cold:.2f} "
+            f"({cost.cold_wall:.0f} ms of wall time); by numpy {cost.by_declination:.1f}"
+        )
 
 
 @bench.command("filter-topics")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
-from broker import bench_decode, bench_hot_path
+import numpy as np
+
+from broker import bench_context, bench_decode, bench_hot_path
 from broker.config import load
+from broker.context.match import SkyIndex
 from tests.unit.surveys.samples import few_lsst, few_ztf
 
 
@@ -28,3 +31,20 @@ def test_the_hot_path_is_measured_a_stage() -> None:
     curves = result.as_dict()["light_curves"]
     assert curves["points"] > 1
     assert curves["together"] == curves["assembly"] + curves["cheap"] > 0
+
+
+def test_matches_are_measured_on_files() -> None:
+    (cost,) = bench_context.measure(1, sources=[2_000])
+    figures = cost.as_dict()
+    assert figures["sources"] == 2_000
+    assert all(value > 0 for value in figures.values())
+    sky = bench_context.RandomSky(2_000)
+    (chunk,) = sky.chunks(["ra", "dec"])
+    order = np.argsort(chunk["dec"])
+    ra, dec = chunk["ra"][order], chunk["dec"][order]
+    asked = np.concatenate([ra[::7], [10.0]]), np.concatenate([dec[::7] + 0.001, [89.9]])
+    index, rows = SkyIndex.of(ra, dec)
+    found = index.nearest(*asked, bench_context.RADIUS_ARCSEC / 3600.0)[0]
+    expected = np.where(found < 0, -1, rows[found])
+    assert (bench_context.by_declination(ra, dec, *asked) == expected).all()
+    assert (expected >= 0).sum() > 100
