@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from broker.annotations.columns import ANNOTATION_COLUMNS, no_annotations
 from broker.astro.bands import BANDS
 from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.astro.sky import ecliptic_latitude_deg, galactic_latitude_deg
@@ -39,12 +40,14 @@ ALERT_COLUMNS = (
     ColumnSpec("solar_system.associated", "", "a known solar-system object is at the place", "bool"),
     ColumnSpec("history_incomplete", "", "earlier points may be missing from the light curve", "bool"),
 )
-"""Columns of the alert itself; the survey's own numbers (PACKET_COLUMNS), features and scores follow them."""
+"""Columns of the alert itself; the survey's own numbers (PACKET_COLUMNS), features, scores and annotations
+follow them."""
 
 
 def filter_columns(features: Sequence[ColumnSpec], scores: Sequence[ColumnSpec]) -> dict[str, ColumnSpec]:
     """Every column a filter may name, in the table's order."""
-    return {spec.name: spec for spec in (*ALERT_COLUMNS, *PACKET_COLUMNS, *features, *scores, *OTHER_COLUMNS)}
+    groups = (ALERT_COLUMNS, PACKET_COLUMNS, features, scores, OTHER_COLUMNS, ANNOTATION_COLUMNS)
+    return {spec.name: spec for group in groups for spec in group}
 
 
 def build_table(
@@ -54,10 +57,12 @@ def build_table(
     history_incomplete: npt.NDArray[np.bool_],
     light_curves: LightCurves | None = None,
     others: Others | None = None,
+    annotations: Sequence[Column] | None = None,
 ) -> Table:
     """The table of a batch.
 
     features, scores : specifications and (n, k) values;  others : without it no other survey is known
+    annotations : the ANNOTATION_COLUMNS, None if nobody said anything
     """
     columns = [
         *_alert_columns(batch, history_incomplete),
@@ -65,6 +70,7 @@ def build_table(
         *matrix_columns(*features),
         *matrix_columns(*scores),
         *other_columns(others or no_others(len(batch)), batch.midpoint_mjd_tai),
+        *(no_annotations(len(batch)) if annotations is None else annotations),
     ]
     return Table(columns, len(batch), light_curves)
 

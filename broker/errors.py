@@ -6,6 +6,7 @@ BrokerError
 ├── FilterError            a filter's text is refused (carries the position)
 ├── FeedbackError          what was said of an alert cannot be stored
 ├── CatalogError           a catalogue cannot be added, found or read
+├── AnnotationError        what was said of an object cannot be read
 ├── BundleError            a model bundle does not fit this version of the code
 ├── EmbeddedServerError    an embedded Kafka or Valkey did not start, or is not ours
 ├── RetryBatch             this batch must be aborted and done again (nothing is lost)
@@ -49,6 +50,10 @@ class FeedbackError(BrokerError):
 
 class CatalogError(BrokerError):
     """A catalogue cannot be added, found or read."""
+
+
+class AnnotationError(BrokerError):
+    """What was said of an object cannot be read, or says too little."""
 
 
 class BundleError(BrokerError):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.kafka import PartitionKey, committed_offsets, end_offsets, start_offsets, topic_partitions
+from broker.topics import ANNOTATIONS
 
 
 def matching_topics(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
@@ -23,10 +24,12 @@ def matching_topics(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def input_partitions(client: Any, wanted: Sequence[str]) -> list[PartitionKey]:
-    """Every partition of every input topic there is now.  Raises BrokerError."""
+    """Every partition of every input topic there is now, annotations included.  Raises BrokerError."""
     topics = topic_partitions(client)
     return [
-        (name, number) for name in matching_topics(list(topics), wanted) for number in range(topics[name])
+        (name, number)
+        for name in matching_topics(list(topics), [*wanted, ANNOTATIONS])
+        for number in range(topics[name])
     ]
 
 

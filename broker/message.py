@@ -57,6 +57,7 @@ REASONS = (
     "too_large",
     "duplicate_changed",
     "private_programme",
+    "invalid_annotation",
 )
 """Every reason for which a dead letter can be written."""
 

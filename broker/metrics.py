@@ -85,3 +85,9 @@ EXPIRED = Counter("broker_expired_records", "Input records that retention droppe
 LATE_POINTS = Counter("broker_late_points", "Points merged that are older than the newest their object had")
 RETRACTIONS = Counter("broker_retractions", "Published alerts taken back because the survey withdrew them")
 POINTS_DROPPED = Counter("broker_points_dropped", "Light-curve points dropped by history.max_points")
+ANNOTATIONS_READ = Counter(
+    "broker_annotations",
+    "Annotations and re-evaluations read: judged, waiting for the object's next alert, rejected, duplicate",
+    ["outcome"],
+)
+UPDATES = Counter("broker_updates", "Packets about alerts that were judged again")

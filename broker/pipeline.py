@@ -13,11 +13,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from broker import reevaluate
+from broker.annotations.columns import annotation_columns
+from broker.annotations.originals import Fetch, nothing_kept
 from broker.batch import AlertBatch
 from broker.columns import build_table, filter_columns
 from broker.config import Settings
@@ -27,6 +32,7 @@ from broker.features import catalog as features
 from broker.features.catalog import FEATURE_SPECS, extract, feature_set_hash
 from broker.features.gated import Gated, extract_gated
 from broker.features.measurements import F64, Reference
+from broker.filters.evaluate import Evaluation
 from broker.filters.evaluate import warm_up as warm_up_filters
 from broker.filters.live import FilterSet
 from broker.filters.select import evaluate_select
@@ -37,6 +43,7 @@ from broker.history.places import find_others, located
 from broker.history.recall import (
     Dedupe,
     Recall,
+    annotated_meanwhile,
     claims_with_filters,
     newest_gated,
     outcome_counts,
@@ -44,17 +51,20 @@ from broker.history.recall import (
     withdrawn_meanwhile,
 )
 from broker.history.retract import retractions, unclaimed
-from broker.lightcurves import FLAG_PRIVATE
+from broker.lightcurves import FLAG_PRIVATE, I64
 from broker.message import Message, Packet, Reject
 from broker.models import ModelSet
 from broker.publish import rows
 from broker.publish.packets import Judged, PacketWriter, Withdrawn, dead_letter, retraction_notice
+from broker.reevaluate import Again
 from broker.scored import MAGNITUDE, Scored
 from broker.scores import personal
 from broker.scores.catalog import OWN_BUNDLES, STAMP_COLUMN, Scorer, load_scorer, stamps_of
 from broker.surveys import arena
 from broker.surveys.avro import SchemaSource
 from broker.surveys.catalog import decode
+from broker.table import Table
+from broker.topics import ANNOTATIONS
 
 Counts = Counter[tuple[str, str, str]]
 """Alerts by (survey, outcome, reason): outcome is in, published, rejected or duplicate."""
@@ -82,22 +92,45 @@ class Outcome:
     points_dropped: int = 0
     late_points: int = 0
     retractions: int = 0
+    annotations: Counter[str] = field(default_factory=Counter)
+    """Annotations by what became of them: judged, waiting, rejected or duplicate."""
+    updates: int = 0
+    """Packets about alerts that were judged again."""
     decoded_by: Counter[str] = field(default_factory=Counter)
     """Messages read by the compiled decoder and by its fallback."""
     scored: list[Scored] = field(default_factory=list)
     """The published alerts of each survey with what they were judged by."""
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """n alerts of one survey judged: the table that filters saw, their verdict, and what goes out of it."""
+
+    judged: Judged
+    table: Table
+    verdict: Evaluation
+    gated: Gated
+    context: F64
+    scorer: Scorer
+
+
 class Pipeline:
     """Everything between the messages of a batch and the packets it becomes."""
 
     def __init__(
-        self, store: HistoryStore, scorer: Scorer, schemas: SchemaSource, settings: Settings
+        self,
+        store: HistoryStore,
+        scorer: Scorer,
+        schemas: SchemaSource,
+        settings: Settings,
+        fetch: Fetch = nothing_kept,
     ) -> None:
+        """The stages put together; `fetch` gives the records of alerts that are judged again."""
         self._store = store
         self._models = ModelSet(scorer)
         self._stamps = stamps_of(settings.run.stamps)
         self._schemas = schemas
+        self._fetch = fetch
         self._settings = settings
         self.columns = filter_columns(FEATURE_SPECS, scorer.specs)
         self.writer = PacketWriter(
@@ -118,6 +151,9 @@ class Pipeline:
         batch again.
         """
         outcome = Outcome()
+        said = [message for message in messages if message.topic == ANNOTATIONS]
+        if said:
+            messages = [message for message in messages if message.topic != ANNOTATIONS]
         with _timed(outcome, "decode"):
             decoded = decode(messages, self._schemas)
         outcome.decoded_by.update(compiled=decoded.compiled, fallback=decoded.fallback)
@@ -125,6 +161,8 @@ class Pipeline:
             self._reject(outcome, UNKNOWN_SURVEY, messages[reject.message], reject)
         for batch in decoded.batches:
             self._process_survey(self._public(outcome, batch), filters, outcome)
+        if said:
+            self._process_annotations(said, messages, filters, outcome)
         return outcome
 
     def _process_survey(self, batch: AlertBatch, filters: FilterSet, outcome: Outcome) -> None:
@@ -132,12 +170,37 @@ class Pipeline:
             return
         with _timed(outcome, "history"):
             dedupe, known = recall(self._store, batch, self._settings.history)
-            others = find_others(self._store, known, self._settings.history.other_survey_arcsec)
         self._count_duplicates(outcome, batch, dedupe)
+        judgement = self._judge(
+            known, known.batch.midpoint_mjd_tai, _timestamps(known.batch), filters, outcome
+        )
+        scorer, verdict = judgement.scorer, judgement.verdict
+        with _timed(outcome, "filters"):
+            selected = _selected(filters, verdict.masks, judgement.table, outcome)
+            judged = replace(judgement.judged, selected=selected)
+        with _timed(outcome, "encode"):
+            outcome.packets += self.writer.alerts(judged, filters.filters, filters.epoch)
+            self._retract(outcome, known, judged, filters)
+        with _timed(outcome, "store"):
+            self._keep(known, judgement.gated, verdict.masks, filters)
+        _count_published(outcome, known, verdict.masks, filters)
+        mag, midpoint = judgement.table[MAGNITUDE].values, known.batch.midpoint_mjd_tai
+        parts = (judged.features, judgement.context, judged.scores)
+        outcome.scored.append(Scored(batch.survey, scorer, midpoint, mag, *parts))
+
+    def _judge(
+        self, known: Recall, reference: F64, at_ms: I64, filters: FilterSet, outcome: Outcome
+    ) -> Judgement:
+        """Features, scores and filters of alerts whose light curves are known.
+
+        reference : (n,) [MJD, TAI] what the features refer to;  at_ms : (n,) [Unix ms] of what made us judge
+        """
+        alerts = known.batch
+        with _timed(outcome, "history"):
+            others = find_others(self._store, known, self._settings.history.other_survey_arcsec)
         with _timed(outcome, "features"):
-            matrix, gated = self._features(known)
+            matrix, gated = self._features(known, reference)
         with _timed(outcome, "scores"):
-            alerts = known.batch
             scorer = self._models.of(alerts.survey)
             context = context_matrix(alerts.packet, alerts.ra, alerts.dec)
             scores = scorer.score(matrix, context)
@@ -146,27 +209,61 @@ class Pipeline:
                 found = self._stamps.score(alerts.survey, alerts.records, alerts.cutouts)
                 scores[:, STAMP_COLUMN] = found
         with _timed(outcome, "filters"):
+            said = annotation_columns(known.said, at_ms)
             table = build_table(
                 known.batch, (FEATURE_SPECS, matrix), (scorer.specs, scores), known.history_incomplete,
-                known.curves, others,
+                known.curves, others, said,
             )  # fmt: skip
             verdict = filters.program.evaluate(table)
-            selected = evaluate_select(filters.selects, verdict.masks, table)
-        with _timed(outcome, "encode"):
-            judged = Judged(
-                known.batch, known.keys, known.record_sha256, known.curves, matrix, scores,
-                verdict.masks, known.history_incomplete, (scorer.id, scorer.version), others, selected.values,
-            )  # fmt: skip
-            outcome.packets += self.writer.alerts(judged, filters.filters, filters.epoch)
-            self._retract(outcome, known, judged, filters)
-        with _timed(outcome, "store"):
-            self._keep(known, gated, verdict.masks, filters)
-        _count_published(outcome, known, verdict.masks, filters)
-        mag, midpoint = table[MAGNITUDE].values, alerts.midpoint_mjd_tai
-        outcome.scored.append(Scored(alerts.survey, scorer, midpoint, mag, matrix, context, scores))
         names = [f"{item.owner}.{item.name}" for item in filters.filters]
         outcome.failures |= {names[index]: why for index, why in verdict.failures.items()}
-        outcome.select_failures |= {(names[k], what): why for (k, what), why in selected.failures.items()}
+        judged = Judged(
+            known.batch, known.keys, known.record_sha256, known.curves, matrix, scores,
+            verdict.masks, known.history_incomplete, (scorer.id, scorer.version), others, said,
+        )  # fmt: skip
+        return Judgement(judged, table, verdict, gated, context, scorer)
+
+    def _process_annotations(
+        self, said: Sequence[Message], alerts: Sequence[Message], filters: FilterSet, outcome: Outcome
+    ) -> None:
+        """Store what was said of objects, and judge the newest alert of each again.  Raises RetryBatch."""
+        with _timed(outcome, "annotations"):
+            taken = reevaluate.take_in(self._store, said, self._settings.history.max_points)
+            private = self._settings.run.publish_private
+            again, waiting = reevaluate.due(
+                self._store, taken.fresh, self._fetch, self._schemas, alerts, private=private
+            )
+        for message, reason, detail in taken.rejected:
+            self._reject(outcome, ANNOTATIONS, message, Reject(0, 0, reason, "annotations", detail))
+        for item in again:
+            self._judge_again(item, filters, outcome)
+        outcome.packets += reevaluate.notices(waiting)
+        outcome.annotations.update(
+            rejected=len(taken.rejected), duplicate=taken.duplicates, waiting=len(waiting),
+            judged=len(taken.fresh) - len(waiting),
+        )  # fmt: skip
+
+    def _judge_again(self, again: Again, filters: FilterSet, outcome: Outcome) -> None:
+        """Publish alerts that were judged again as updates; their claims name who got them."""
+        known = again.known
+        judgement = self._judge(known, again.reference_mjd_tai, again.at_ms, filters, outcome)
+        reading = reevaluate.reads_any(filters.compiled, [spec.name for spec in judgement.scorer.specs])
+        hits = judgement.verdict.masks & (reading[:, None] | ~again.scores_only)
+        to_alerts = ~again.scores_only | hits.any(axis=0)
+        with _timed(outcome, "encode"):
+            causes = [item.cause for item in again.said]
+            selected = _selected(filters, hits, judgement.table, outcome)
+            judged = replace(judgement.judged, hits=hits, selected=selected)
+            packets = self.writer.updates(judged, filters.filters, filters.epoch, causes, to_alerts)
+        with _timed(outcome, "store"):
+            claims = reevaluate.more_claims(known, hits, [item.mark for item in filters.filters])
+            stored = self._store.append([], claims)
+        if stored.server != known.server:
+            raise RetryBatch("Redis was restarted or emptied while a batch was in flight")
+        if any(stored.withdrawn):
+            raise RetryBatch("an alert was withdrawn while it was judged again")
+        outcome.packets += packets
+        outcome.updates += len(packets)
 
     def _retract(self, outcome: Outcome, known: Recall, judged: Judged, filters: FilterSet) -> None:
         """Tell those who got an alert that the survey took it back; a notice where nobody can be told."""
@@ -185,9 +282,9 @@ class Pipeline:
         if strangers or missing:
             outcome.packets.append(retraction_notice(known.batch.survey, strangers, len(missing)))
 
-    def _features(self, known: Recall) -> tuple[F64, Gated]:
+    def _features(self, known: Recall, ref: F64) -> tuple[F64, Gated]:
         """The feature matrix, and what the store should keep of its expensive part."""
-        batch, ref = known.batch, known.batch.midpoint_mjd_tai
+        batch = known.batch
         budget = max(GATED_ROWS_MIN, int(self._settings.run.gated_share * len(batch)))
         gated = extract_gated(known.curves, ref, known.gated, budget)
         reference = Reference(batch.band, batch.packet["reference_flux"])
@@ -207,6 +304,8 @@ class Pipeline:
             raise RetryBatch("Redis was restarted or emptied while a batch was in flight")
         if withdrawn_meanwhile(known, claims, stored.withdrawn):
             raise RetryBatch("an alert was withdrawn while its batch was in flight")
+        if annotated_meanwhile(self._store, known, stored):
+            raise RetryBatch("something was said of an object while its batch was in flight")
 
     def _public(self, outcome: Outcome, batch: AlertBatch) -> AlertBatch:
         """The batch without proprietary alerts, which become dead letters unless publishing them is set."""
@@ -249,6 +348,16 @@ class Pipeline:
         outcome.packets.append(dead_letter(message, reject, extra))
 
 
+def _selected(
+    filters: FilterSet, hits: npt.NDArray[np.bool_], table: Table, outcome: Outcome
+) -> dict[int, tuple[tuple[str, list[Any]], ...]]:
+    """What filters select of the alerts that they publish, by the filter's number."""
+    selected = evaluate_select(filters.selects, hits, table)
+    for (number, what), why in selected.failures.items():
+        outcome.select_failures[(filters.filters[number].full_name, what)] = why
+    return selected.values
+
+
 def _count_published(
     outcome: Outcome, known: Recall, hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], filters: FilterSet
 ) -> None:
@@ -257,11 +366,16 @@ def _count_published(
     for item, count in zip(filters.filters, hits.sum(axis=1).tolist(), strict=True):
         if count:
             outcome.hits[f"{item.owner}.{item.name}"] += count
-    timestamps = np.array([message.timestamp_ms for message in batch.messages], dtype=np.int64)
-    outcome.ingested_ms += timestamps[batch.message].tolist()
+    outcome.ingested_ms += _timestamps(batch).tolist()
     outcome.observed_mjd_tai += batch.midpoint_mjd_tai.tolist()
     outcome.points_dropped += known.dropped_points
     outcome.late_points += known.late_points
+
+
+def _timestamps(batch: AlertBatch) -> I64:
+    """(n,) Kafka timestamps of the alerts' records [Unix ms]."""
+    timestamps = np.array([message.timestamp_ms for message in batch.messages], dtype=np.int64)
+    return timestamps[batch.message]
 
 
 def shipped_or_chosen_scorer(settings: Settings) -> Scorer:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from broker import control, rebuild
+from broker.annotations.originals import Originals
 from broker.astro.times import unix_s_to_mjd_tai
 from broker.config import Settings
 from broker.context_files import catalogs_folder
@@ -31,6 +32,7 @@ from broker.late_writes import LateWriter
 from broker.message import Packet
 from broker.metrics import (
     ALERTS,
+    ANNOTATIONS_READ,
     BATCH_SIZE,
     BATCHES,
     CATALOG_INFO,
@@ -49,6 +51,7 @@ from broker.metrics import (
     RETRACTIONS,
     SELECT_FAILURES,
     STAGE_SECONDS,
+    UPDATES,
 )
 from broker.models import ModelSet, model_set
 from broker.near import CatalogSet, catalog_set
@@ -102,7 +105,8 @@ class Worker:
         store = RedisStore(self.settings.redis.url, self.settings.history, cluster)
         store.check()
         schemas = schema_source(self.settings.registry.url)
-        self._pipeline = Pipeline(store, models.default, schemas, self.settings)
+        self._originals = Originals(self.settings.kafka)
+        self._pipeline = Pipeline(store, models.default, schemas, self.settings, self._originals.fetch)
         self._tail = ControlTail(self.settings.kafka)
         self._control = ControlWriter(self.settings.kafka)
         self._announced: set[int] = set()
@@ -134,6 +138,7 @@ class Worker:
             self._late.stop()
             self._input.close()
             self._output.close()
+            self._originals.close()
             self._tail.close()
             store.close()
 
@@ -342,6 +347,9 @@ class Worker:
         POINTS_DROPPED.inc(outcome.points_dropped)
         LATE_POINTS.inc(outcome.late_points)
         RETRACTIONS.inc(outcome.retractions)
+        for what, count in outcome.annotations.items():
+            ANNOTATIONS_READ.labels(what).inc(count)
+        UPDATES.inc(outcome.updates)
 
     def _watch(self, scored: Sequence[Scored]) -> None:
         """Count a committed batch for those who look for drift, and let the shadows score it.

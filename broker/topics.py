@@ -13,6 +13,8 @@ FILTERS = "filters."
 DEAD_LETTERS = "dead-letters"
 CONTROL = "control"
 LEDGER = "ledger"
+ANNOTATIONS = "annotations"
+"""What people and programs say of objects: an input topic of every run, beside those of run.topics."""
 NOTICES = "notices"
 REPLAY_SUFFIX = "_replay"
 
@@ -66,6 +68,7 @@ def core_specs(surveys: tuple[str, ...], settings: TopicSettings) -> list[TopicS
         control,
         ledger,
         _kept(NOTICES, 1, settings),
+        TopicSpec(ANNOTATIONS, settings.partitions, settings.replication, (("retention.ms", _FOREVER),)),
     ]
 
 

@@ -50,6 +50,7 @@ class Opened:
     rebuilt : whether it holds what Kafka remembers; if not, what it says of claims and points is void
     gated : for each gated key asked, the expensive features kept of that object (empty if none)
     surveys : those of which an object was ever located
+    annotated : changes whenever something is said of any object
     """
 
     claims: list[bytes]
@@ -60,6 +61,7 @@ class Opened:
     rebuilt: bool
     gated: list[bytes] = field(default_factory=list)
     surveys: frozenset[str] = frozenset()
+    annotated: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,12 @@ class Stored:
     """What a store says when a batch is on disk.
 
     withdrawn : for each claim overwritten, the note of its detection's withdrawal, empty if there is none
-    server : as in Opened
+    server, annotated : as in Opened
     """
 
     withdrawn: list[bytes]
     server: str
+    annotated: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,9 @@ class HistoryStore(Protocol):
 
     def near(self, places: Sequence[bytes]) -> list[Mapping[bytes, bytes]]:
         """The objects located in each place: object -> position."""
+
+    def claims_in(self, asked: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """The claims in some fields of some buckets, b"" where there is none; nothing is set."""
 
     def mark_rebuilt(self) -> None:
         """Note that the store now holds what Kafka remembers."""

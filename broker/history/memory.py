@@ -17,6 +17,7 @@ class MemoryStore:
         self.curves: dict[bytes, bytes] = {}
         self.gated: dict[bytes, bytes] = {}
         self.places: dict[bytes, dict[bytes, bytes]] = {}
+        self._annotated = 0
 
     def open(
         self,
@@ -30,9 +31,10 @@ class MemoryStore:
         noted = [self._note(item) for item in withdrawals]
         withdrawn = self._withdrawn(claims)
         curves = [self.curves.get(key, b"") for key in keys]
-        kept = [self.gated.get(key, b"") for key in gated]
         surveys = frozenset(pack.survey_of_place(place).decode() for place in self.places)
-        return Opened(held, withdrawn, noted, curves, "memory", self._rebuilt, kept, surveys)
+        kept = [self.gated.get(key) or self.curves.get(key, b"") for key in gated]
+        stamp = self._stamp()
+        return Opened(held, withdrawn, noted, curves, "memory", self._rebuilt, kept, surveys, stamp)
 
     def _withdrawn(self, claims: Sequence[Claim]) -> list[bytes]:
         return [self.claims.get((pack.told_bucket(claim.bucket), claim.field), b"") for claim in claims]
@@ -53,6 +55,7 @@ class MemoryStore:
         located: Sequence[Located] = (),
     ) -> Stored:
         """Store points, expensive features and positions, and overwrite claims."""
+        self._annotated += pack.holds_annotations(additions)
         for item in additions:
             stored = self.curves.get(item.key, b"")
             if item.replace_length is None:
@@ -64,7 +67,14 @@ class MemoryStore:
         self.gated |= {item.key: item.value for item in kept}
         for place in located:
             self.places.setdefault(place.place, {})[place.object] = place.position
-        return Stored(self._withdrawn(claims), "memory")
+        return Stored(self._withdrawn(claims), "memory", self._stamp())
+
+    def claims_in(self, asked: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """The claims in some fields of some buckets; nothing is set."""
+        return [self.claims.get(place, b"") for place in asked]
+
+    def _stamp(self) -> bytes:
+        return b"%d" % self._annotated
 
     def near(self, places: Sequence[bytes]) -> list[Mapping[bytes, bytes]]:
         """The objects located in each place."""

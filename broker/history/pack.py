@@ -15,6 +15,8 @@
 `at:{<survey>:<cell>}`  a hash, of the objects of a survey in a cell of the sky (nested HEALPix, order 13, 26
     arcsec wide): field = 8 bytes diaObjectId (big-endian), value = ra and dec as its alert gave them, f8 each
 `surveys`          a set: the surveys of which there are such places
+`an:{<key>}`       a string of JSON lines, what was said of the object: see annotations/kept.py
+`annotated`        a number that grows whenever one of those strings does
 `layout`           the layout version
 `rebuilt:<cluster>` set once the server holds all that the Kafka cluster of this id remembers
 `rebuilding:<cluster>` the lock of the one worker that sees to that
@@ -27,13 +29,17 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
+from broker.history.base import Addition
 from broker.lightcurves import POINT, Points
 
 LAYOUT_VERSION = b"2"
+ANNOTATED = b"annotated"
+_ANNOTATION = b"an:{"
 CLAIM_BYTES = 24
 POSITION_BYTES = 16
 _MARK_BYTES = 4
@@ -95,6 +101,22 @@ def position_of_place(value: bytes) -> tuple[float, float]:
     return ra, dec
 
 
+def annotation_key(key: bytes) -> bytes:
+    """Redis key of what was said of an object."""
+    return _ANNOTATION + key + b"}"
+
+
+def holds_annotations(additions: Sequence[Addition]) -> bool:
+    """Whether anything is added to what was said of objects."""
+    return any(item.key.startswith(_ANNOTATION) for item in additions)
+
+
+def claim_position(claim: bytes) -> tuple[bytes, int, int, int]:
+    """Where an alert came from: hash of the topic's name (`topic_hash`), partition, offset, index."""
+    topic, partition, offset, index = _POSITION.unpack_from(claim)
+    return topic, partition, offset, index
+
+
 def claim_bucket(survey: str, dia_source_id: int) -> bytes:
     """Redis key of the hash that holds an alert's claim."""
     return b"claims:{%s:%x:%x}" % (
@@ -111,7 +133,7 @@ def claim_field(dia_source_id: int) -> bytes:
 
 def claim_value(topic: str, partition: int, offset: int, index: int, record_sha256: bytes) -> bytes:
     """What claims an alert for one position: the position and the content's hash, 24 bytes."""
-    return _POSITION.pack(_topic_hash(topic), partition, offset, index) + record_sha256[:8]
+    return _POSITION.pack(topic_hash(topic), partition, offset, index) + record_sha256[:8]
 
 
 def same_position(claim: bytes, other: bytes) -> bool:
@@ -140,5 +162,6 @@ def unpack_points(blob: bytes) -> Points:
 
 
 @lru_cache(maxsize=4096)
-def _topic_hash(topic: str) -> bytes:
+def topic_hash(topic: str) -> bytes:
+    """Four bytes that stand for a topic's name in a claim."""
     return hashlib.blake2b(topic.encode(), digest_size=4).digest()

@@ -15,7 +15,7 @@ from broker.batch import SS_ASSOCIATED, AlertBatch
 from broker.config import HistorySettings
 from broker.errors import HistoryLost
 from broker.history import pack
-from broker.history.base import Addition, Claim, HistoryStore, Kept, Opened, Withdrawal
+from broker.history.base import Addition, Claim, HistoryStore, Kept, Opened, Stored, Withdrawal
 from broker.history.merge import Merged, as_known, group, join_blobs, merge, wants_compaction
 from broker.lightcurves import (
     DETECTION,
@@ -70,6 +70,8 @@ class Recall:
     gated : (n,) the expensive features kept of each alert's object, b"" if none serve
     gone : (n,) how many points of the object were withdrawn so far, as it stands before kept features
     surveys : those of which the store knows objects' places
+    said : (n,) the annotations of each alert's object (annotations/kept.py), b"" if there are none
+    annotated : as in Opened
     """
 
     batch: AlertBatch
@@ -87,6 +89,8 @@ class Recall:
     gated: list[bytes]
     gone: list[bytes]
     surveys: frozenset[str]
+    said: list[bytes]
+    annotated: bytes
 
 
 def history_keys(batch: AlertBatch) -> list[bytes]:
@@ -120,7 +124,10 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
     withdrawals = _withdrawals(batch.survey, claims, carriers, taken_back)
     own = list(dict.fromkeys(keys))
     opened = store.open(
-        claims, withdrawals, [pack.curve_key(key) for key in asked], [pack.gated_key(key) for key in own]
+        claims,
+        withdrawals,
+        [pack.curve_key(key) for key in asked],
+        [name(key) for name in (pack.gated_key, pack.annotation_key) for key in own],
     )
     if not opened.rebuilt:
         raise HistoryLost("Redis does not hold what Kafka remembers")
@@ -135,8 +142,9 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
     additions, dropped = additions_of(asked, opened.curves, stored, merged, settings.max_points)
     kept = batch if len(fresh) == len(batch) else batch.take(fresh)
     curves = as_known(merged.curves, rows, kept.midpoint_mjd_tai)
-    gated = dict(zip(own, opened.gated, strict=True))
-    gone = _withdrawn_counts(merged)
+    gated = dict(zip(own, opened.gated, strict=False))
+    said = dict(zip(own, opened.gated[len(own) :], strict=True))
+    gone = withdrawn_counts(merged)
     gone_of_row = [gone[row] for row in rows.tolist()]
     return dedupe, Recall(
         kept,
@@ -144,7 +152,7 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
         [dedupe.record_sha256[row] for row in fresh],
         [claims[row] for row in fresh],
         curves,
-        _begins_midlife(curves.points, curves.starts),
+        begins_midlife(curves.points, curves.starts),
         additions,
         opened.server,
         dropped,
@@ -157,6 +165,8 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
         ],
         gone_of_row,
         opened.surveys,
+        [said[keys[row]] for row in fresh],
+        opened.annotated,
     )
 
 
@@ -170,7 +180,7 @@ def newest_gated(recall: Recall, values: Sequence[bytes]) -> list[Kept]:
     return [Kept(pack.gated_key(key), value) for key, value in latest.items()]
 
 
-def _withdrawn_counts(merged: Merged) -> list[bytes]:
+def withdrawn_counts(merged: Merged) -> list[bytes]:
     """Of each key how many of its points are withdrawn, as `pack.serving_gated` compares it."""
     flags = merged.kept["flags"] & FLAG_WITHDRAWN != 0
     seen = np.concatenate([[0], np.cumsum(flags)])
@@ -198,6 +208,15 @@ def withdrawn_meanwhile(recall: Recall, claims: Sequence[Claim], notes: Sequence
     """
     known = {claim.field for claim, note in zip(recall.claims, recall.withdrawn, strict=True) if note}
     return any(note and claim.field not in known for claim, note in zip(claims, notes, strict=True))
+
+
+def annotated_meanwhile(store: HistoryStore, recall: Recall, stored: Stored) -> bool:
+    """Whether something was said of an object of the batch after the batch was opened."""
+    if stored.annotated == recall.annotated:
+        return False
+    keys = list(dict.fromkeys(recall.keys))
+    now = dict(zip(keys, store.open([], [], [], [pack.annotation_key(k) for k in keys]).gated, strict=True))
+    return any(now[key] != said for key, said in zip(recall.keys, recall.said, strict=True))
 
 
 def additions_of(
@@ -240,7 +259,7 @@ def outcome_counts(dedupe: Dedupe) -> Counter[str]:
 def warm_up() -> None:
     """Compile (or load from the cache) the kernels of this file."""
     one = np.zeros(1, dtype=POINT)
-    _begins_midlife(one, np.array([0, 1]))
+    begins_midlife(one, np.array([0, 1]))
     _newest_known(one, np.array([0, 1]))
     _newest_known(np.frombuffer(one.tobytes(), dtype=POINT), np.array([0, 1]))
 
@@ -325,7 +344,7 @@ def _points_by_key(
 
 
 @numba.njit(cache=True, nogil=True)
-def _begins_midlife(points, starts):  # type: ignore[no-untyped-def]
+def begins_midlife(points, starts):  # type: ignore[no-untyped-def]
     """Whether the earliest detection known is a packet's copy: we did not see that alert ourselves."""
     result = np.zeros(len(starts) - 1, dtype=np.bool_)
     for row in range(len(starts) - 1):

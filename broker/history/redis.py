@@ -115,10 +115,11 @@ class RedisStore:
             _pack([(b"HMGET", bucket, *fields) for bucket, (_, fields) in asked.items()]),
             _pack([(b"HGETALL", pack.told_bucket(bucket)) for bucket in asked]),
             _pack([(b"EXPIRE", bucket, self._claim_ttl) for bucket in touched]),
+            _pack([(b"GET", pack.ANNOTATED)]),
             _pack([(b"MGET", *keys, *gated)] if keys or gated else []),
         ]
         reads = int(bool(keys or gated))
-        counts = (3, len(claims), len(withdrawals), len(asked), len(asked), len(touched), reads)
+        counts = (3, len(claims), len(withdrawals), len(asked), len(asked), len(touched), 1, reads)
         answers = self._answers(b"".join(words), sum(counts))
         first_note, first_held = sum(counts[:2]), sum(counts[:3])
         told = [_as_dict(value) for value in answers[first_held + len(asked) : first_held + 2 * len(asked)]]
@@ -137,6 +138,7 @@ class RedisStore:
             answers[1] is not None,
             values[len(keys) :],
             frozenset(bytes(name).decode() for name in answers[2]),
+            answers[-1 - reads] or b"",
         )
 
     def append(
@@ -158,6 +160,8 @@ class RedisStore:
             *((b"SADD", _SURVEYS, survey) for survey in {pack.survey_of_place(it.place) for it in located}),
             *((b"HSET", claim.bucket, claim.field, claim.value) for claim in claims),
             *((b"EXPIRE", bucket, self._claim_ttl) for bucket in buckets),
+            *([(b"INCR", pack.ANNOTATED)] if pack.holds_annotations(additions) else []),
+            (b"GET", pack.ANNOTATED),
             *((b"HGETALL", pack.told_bucket(bucket)) for bucket in buckets),
             (b"INFO", b"server"),
             (b"GET", self._marker),
@@ -171,7 +175,12 @@ class RedisStore:
         answers = self._answers(b"".join(words) + _pack(others), len(words) + len(located) + len(others))
         told = dict(zip(buckets, map(_as_dict, answers[-2 - len(buckets) : -2]), strict=True))
         withdrawn = [told[claim.bucket].get(claim.field, b"") for claim in claims]
-        return Stored(withdrawn, _incarnation(*answers[-2:]))
+        annotated = answers[-3 - len(buckets)] or b""
+        return Stored(withdrawn, _incarnation(*answers[-2:]), annotated)
+
+    def claims_in(self, asked: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """The claims in some fields of some buckets; nothing is set."""
+        return [value or b"" for value in self.exchange((b"HGET", *place) for place in asked)]
 
     def near(self, places: Sequence[bytes]) -> list[Mapping[bytes, bytes]]:
         """The objects located in each place."""

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker import __version__
+from broker.annotations.columns import ANNOTATION_COLUMNS, no_annotations
 from broker.astro.bands import BANDS
 from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.astro.times import mjd_tai_to_unix_s
@@ -28,7 +29,7 @@ from broker.others import Others, no_others
 from broker.publish import records
 from broker.publish.rows import RowWriter
 from broker.publish.selected import NOTHING_SELECTED, encode_selected
-from broker.table import ColumnSpec
+from broker.table import Column, ColumnSpec
 from broker.topics import DEAD_LETTERS, NOTICES, alerts_topic
 
 F64 = npt.NDArray[np.float64]
@@ -54,7 +55,7 @@ class Judged:
     keys : (n,) Kafka keys (the history keys);  hits : (filters, n) bool;  curves : n light curves as known
     record_sha256 : (n,) hexadecimal digests of the original records
     model : id and version of the bundle that gave the scores;  others : what another survey has at the place
-    model : id and version of the bundle that gave the scores
+    annotations : the ANNOTATION_COLUMNS, empty if nobody said anything
     selected : what filters select, by the filter's number: (name, values in the order of its hits)
     """
 
@@ -68,6 +69,7 @@ class Judged:
     history_incomplete: npt.NDArray[np.bool_]
     model: tuple[str, str]
     others: Others
+    annotations: Sequence[Column] = ()
     selected: Mapping[int, Sequence[tuple[str, Sequence[Any]]]] = field(default_factory=dict)
 
 
@@ -96,7 +98,9 @@ class PacketWriter:
         feature_set: str,
         publish_private: bool = False,
     ) -> None:
-        self._fields = records.alert_fields(PUBLISHED_PACKET_COLUMNS, feature_specs, score_specs)
+        self._fields = records.alert_fields(
+            PUBLISHED_PACKET_COLUMNS, feature_specs, score_specs, ANNOTATION_COLUMNS
+        )
         self._alert_schema = records.canonical(records.alert_schema(self._fields))
         self._widths = (len(feature_specs), len(score_specs))
         self._feature_set = feature_set.encode()
@@ -117,6 +121,25 @@ class PacketWriter:
         head = records.frame(self._known(self._alert_schema))
         topic = alerts_topic(batch.survey)
         packets = [Packet(topic, key, head + body) for key, body in zip(judged.keys, slim, strict=True)]
+        return packets + self._hits(judged, filters, slim)
+
+    def updates(
+        self,
+        judged: Judged,
+        filters: Sequence[Filter],
+        epoch: int,
+        causes: Sequence[str],
+        to_alerts: npt.NDArray[np.bool_],
+    ) -> list[Packet]:
+        """What alerts that were judged again come to: a packet for the alert topic, one for each hit.
+
+        causes : (n,) what made us judge;  to_alerts : (n,) whether the survey's alert topic is told
+        """
+        slim = self._slim(judged, filters, epoch, b"update", [cause.encode() for cause in causes])
+        head, topic = records.frame(self._known(self._alert_schema)), alerts_topic(judged.batch.survey)
+        packets = [
+            Packet(topic, judged.keys[row], head + slim[row]) for row in np.flatnonzero(to_alerts).tolist()
+        ]
         return packets + self._hits(judged, filters, slim)
 
     def retractions(self, judged: Judged, withdrawn: Withdrawn, epoch: int) -> list[Packet]:
@@ -250,6 +273,7 @@ class PacketWriter:
         _write_filters_passed(out, judged.hits, filters)
         _write_source(out, batch)
         self._write_provenance(out, judged, epoch)
+        _write_annotations(out, judged.annotations or no_annotations(count))
         return out.encode()
 
     def _write_provenance(self, out: RowWriter, judged: Judged, epoch: int) -> None:
@@ -327,6 +351,12 @@ def dead_letter(message: Message, reject: Reject, extra: tuple[tuple[str, bytes]
     return Packet(DEAD_LETTERS, message.key, body, tuple(headers))
 
 
+def notice(owner: str, subject: str, kind: str, text: str) -> Packet:
+    """Something that a person should know."""
+    content = {"owner": owner, "subject": subject, "kind": kind, "text": text, "at": int(time.time() * 1000)}
+    return Packet(NOTICES, owner.encode(), encode_record(records.NOTICE_SCHEMA, content))
+
+
 def retraction_notice(survey: str, strangers: Sequence[int], unreachable: int) -> Packet:
     """Withdrawals that could not be passed on, for a person.
 
@@ -339,14 +369,7 @@ def retraction_notice(survey: str, strangers: Sequence[int], unreachable: int) -
         parts.append(f"{len(strangers)} withdrawn diaSources of which no alert is known: {named}{more}")
     if unreachable:
         parts.append(f"{unreachable} retractions for filters that are paused or not known any more")
-    notice = {
-        "owner": "broker",
-        "subject": alerts_topic(survey),
-        "kind": "retraction_without_address",
-        "text": "; ".join(parts),
-        "at": int(time.time() * 1000),
-    }
-    return Packet(NOTICES, b"broker", encode_record(records.NOTICE_SCHEMA, notice))
+    return notice("broker", alerts_topic(survey), "retraction_without_address", "; ".join(parts))
 
 
 def _write_filters_passed(out: RowWriter, hits: npt.NDArray[np.bool_], filters: Sequence[Filter]) -> None:
@@ -354,6 +377,14 @@ def _write_filters_passed(out: RowWriter, hits: npt.NDArray[np.bool_], filters: 
     row, number = np.nonzero(hits.T)
     starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=out.length))])
     out.texts(number, starts, words)
+
+
+def _write_annotations(out: RowWriter, columns: Sequence[Column]) -> None:
+    for column in columns:
+        if column.spec.kind == "string":
+            out.optional_text(column.values, [word.encode() for word in column.categories])
+        else:
+            out.optional_float(column.values)
 
 
 def _write_source(out: RowWriter, batch: AlertBatch) -> None:

@@ -67,7 +67,10 @@ def _floats(name: str, specs: Sequence[ColumnSpec]) -> dict[str, Any]:
 
 
 def alert_fields(
-    packet: Sequence[ColumnSpec], features: Sequence[ColumnSpec], scores: Sequence[ColumnSpec]
+    packet: Sequence[ColumnSpec],
+    features: Sequence[ColumnSpec],
+    scores: Sequence[ColumnSpec],
+    annotations: Sequence[ColumnSpec] = (),
 ) -> list[dict[str, Any]]:
     """The fields of every message about an alert, in order; packets.py writes them in this order."""
     solar_system = [
@@ -125,7 +128,22 @@ def alert_fields(
         _required("filtersPassed", {"type": "array", "items": "string"}, "owner.name@version"),
         _required("source", _record("Source", source)),
         _required("provenance", _record("Provenance", provenance)),
+        *([_required("annotations", _record("Annotations", _said(annotations)))] if annotations else []),
     ]
+
+
+def _said(annotations: Sequence[ColumnSpec]) -> list[dict[str, Any]]:
+    """What people said of the object; the record's name stands for the columns' prefix."""
+    kinds = {"string": "string", "float": "float"}
+    return [
+        _optional(_camel(spec.name.removeprefix("annotation_")), kinds[spec.kind], spec.doc)
+        for spec in annotations
+    ]
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
 
 
 def filter_fields() -> list[dict[str, Any]]:

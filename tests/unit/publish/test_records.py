@@ -8,13 +8,14 @@ from typing import Any
 import fastavro
 import pytest
 
+from broker.annotations.columns import ANNOTATION_COLUMNS
 from broker.features.catalog import FEATURE_SPECS
 from broker.publish import records
 from broker.publish.packets import PUBLISHED_PACKET_COLUMNS
 from broker.schemas import schemas_dir
 from broker.scores.catalog import SCORE_SPECS
 
-FIELDS = records.alert_fields(PUBLISHED_PACKET_COLUMNS, FEATURE_SPECS, SCORE_SPECS)
+FIELDS = records.alert_fields(PUBLISHED_PACKET_COLUMNS, FEATURE_SPECS, SCORE_SPECS, ANNOTATION_COLUMNS)
 PUBLISHED = {
     "alert": records.alert_schema(FIELDS),
     "light_hit": records.hit_schema(FIELDS, "light"),

@@ -1,0 +1,1 @@
+"""What people and other programs say of objects, and what it changes."""
