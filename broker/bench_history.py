@@ -73,7 +73,7 @@ class Memory:
 class HistoryCost:
     """Medians over the repeats, of batches of 500 objects that each get the same new bytes.
 
-    store : claims, light curves read, points appended, times to live, as the pipeline does
+    store : claims, light curves and annotations read, points appended, times to live, as the pipeline does
     bare : MGET, then pipelined APPEND, by the redis-py client;  packed : the same, packed as the store does
     """
 
@@ -173,6 +173,7 @@ def _claims(first: int, count: int) -> list[Claim]:
 
 def _through_store(store: RedisStore) -> Iterator[None]:
     keys, new = _keys(b"store"), _points(NEW_POINTS)
+    said = [pack.annotation_key(key) for key in keys]
     store.append([Addition(key, _points(STORED_POINTS)) for key in keys], [])
     additions = [Addition(key, new, renew=row % _RENEWAL == 0) for row, key in enumerate(keys)]
     renewed = _places(range(0, BATCH, _RENEWAL))
@@ -180,7 +181,7 @@ def _through_store(store: RedisStore) -> Iterator[None]:
     while True:
         batch += 1
         claims = _claims(batch * BATCH, BATCH)
-        store.open(claims, [], keys)
+        store.open(claims, [], keys, said)
         store.append(additions, [], [], renewed)
         yield
 

@@ -1,20 +1,23 @@
-"""Redis is a cache of Kafka: points and claims from what was published, for a new or emptied server.
+"""Redis is a cache of Kafka: points, claims and annotations from its topics, for a new or emptied server.
 
 Every alert in `alerts.<survey>` carries its own point and where it came from; a retraction carries the point
-that is gone. What retention dropped, and the points that are not alerts (limits, forced photometry), come
-back with the objects' next packets; until then `history_incomplete` says that earlier points may be missing.
+that is gone, an update the filters that heard of its alert only then. Annotations come back from their own
+topic, with their claims and forced photometry. What retention dropped, and the points that are not alerts
+(limits, forced photometry of packets), come back with the objects' next packets; until then
+`history_incomplete` says that earlier points may be missing.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
+from broker import reevaluate
 from broker.astro.bands import band_index
 from broker.batch import SOLAR_SYSTEM_STATUS, SS_ASSOCIATED
 from broker.config import Settings
@@ -27,10 +30,19 @@ from broker.history.merge import group, join_blobs, merge
 from broker.history.places import locate
 from broker.history.recall import additions_of
 from broker.history.redis import RedisStore
-from broker.kafka import PartitionKey, admin, end_offsets, reader, start_offsets, topic_partitions
+from broker.ingest.kafka import as_message
+from broker.kafka import (
+    PartitionKey,
+    admin,
+    committed_offsets,
+    end_offsets,
+    reader,
+    start_offsets,
+    topic_partitions,
+)
 from broker.lightcurves import DETECTION, POINT, LightCurves
 from broker.published import RecordDecoder
-from broker.topics import ALERTS
+from broker.topics import ALERTS, ANNOTATIONS
 
 _CHUNK = 5000
 _PAUSE_S = 0.2
@@ -39,6 +51,8 @@ _WANTED = (
     "kind", "diaSourceId", "diaObjectId", "ssObjectId", "survey", "ra", "dec", "midpointMjdTai", "band",
     "psfFlux", "psfFluxErr", "flags", "solarSystem", "filtersPassed", "source", "provenance",
 )  # fmt: skip
+
+_Found = TypeVar("_Found")
 
 Record = tuple[bytes, dict[str, Any]]
 """A message's key and what it says."""
@@ -94,13 +108,37 @@ def rebuild(
     advance : told how many records were stored and how many offsets were read
     Raises BrokerError.
     """
-    for records, offsets in _chunks(settings, scope):
+    decoder = _Decoder(settings)
+    for records, offsets in _chunks(settings, scope, decoder.decode):
         if not store.lock():
             raise RetryBatch("another process began to rebuild Redis meanwhile")
         if records:
             keep(store, records, settings.history.max_points)
         advance(len(records), offsets)
+    for part in annotation_scopes(settings):
+        for messages, _ in _chunks(settings, part, lambda raw: [as_message(raw)]):
+            if not store.lock():
+                raise RetryBatch("another process began to rebuild Redis meanwhile")
+            reevaluate.take_in(store, messages, settings.history.max_points, rebuilding=True)
     store.mark_rebuilt()
+
+
+def annotation_scopes(settings: Settings) -> list[Scope]:
+    """What the topic of annotations holds: the part that the pipeline is done with, then the rest.
+
+    In this order each claim goes to the record that was processed, not to a repetition that is still to come.
+    Raises BrokerError.
+    """
+    client = admin(settings.kafka)
+    keys = [(ANNOTATIONS, part) for part in range(topic_partitions(client).get(ANNOTATIONS, 0))]
+    ends, starts = end_offsets(client, keys), start_offsets(client, keys)
+    committed = committed_offsets(client, settings.run.group)
+    done = {key: min(max(committed.get(key, 0), low), ends[key]) for key, low in starts.items()}
+    return [_scope(starts, done), _scope(done, ends)]
+
+
+def _scope(starts: Mapping[PartitionKey, int], ends: Mapping[PartitionKey, int]) -> Scope:
+    return Scope({key: low for key, low in starts.items() if low < ends[key]}, ends)
 
 
 def keep(store: HistoryStore, records: Sequence[Record], max_points: int) -> None:
@@ -115,7 +153,7 @@ def keep(store: HistoryStore, records: Sequence[Record], max_points: int) -> Non
     held = store.open([], [], [pack.curve_key(key) for key in keys]).curves
     stored = join_blobs(held)
     additions, _ = additions_of(keys, held, stored, merge(stored, fresh), max_points)
-    store.append(additions, [_claim(value) for _, value in records], (), _located(records))
+    store.append(additions, _claims(store, records), (), _located(records))
 
 
 def _keys(key: bytes, value: Mapping[str, Any]) -> list[bytes]:
@@ -158,6 +196,29 @@ def _point(value: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
+def _claims(store: HistoryStore, records: Sequence[Record]) -> list[Claim]:
+    """The claims that records come to; an update only adds filters to what its alert's claim says."""
+    claims = [_claim(value) for _, value in records]
+    later = [row for row, (_, value) in enumerate(records) if value["kind"] == "update"]
+    if not later:
+        return claims
+    held = store.claims_in([(claims[row].bucket, claims[row].field) for row in later])
+    known = {(claims[row].bucket, claims[row].field): value for row, value in zip(later, held, strict=True)}
+    for row, claim in enumerate(claims):
+        place = (claim.bucket, claim.field)
+        if records[row][1]["kind"] == "update":
+            known[place] = _with_marks(known[place] or claim.value, claim.value)
+            claims[row] = replace(claim, value=known[place])
+        elif place in known:
+            known[place] = claims[row].value
+    return claims
+
+
+def _with_marks(claim: bytes, other: bytes) -> bytes:
+    mine = pack.claim_marks(claim)
+    return claim + b"".join(mark for mark in pack.claim_marks(other) if mark not in mine)
+
+
 def _claim(value: Mapping[str, Any]) -> Claim:
     """An alert's claim; of a retraction the note that it was told."""
     source, digest = value["source"], bytes.fromhex(value["provenance"]["recordSha256"])
@@ -171,33 +232,37 @@ def _claim(value: Mapping[str, Any]) -> Claim:
     return Claim(pack.told_bucket(bucket), field, claim[: pack.POSITION_BYTES] + claim)
 
 
-def _chunks(settings: Settings, scope: Scope) -> Iterator[tuple[list[Record], int]]:
+def _chunks(
+    settings: Settings, scope: Scope, decode: Callable[[Message], list[_Found]]
+) -> Iterator[tuple[list[_Found], int]]:
     """The committed records of a scope, some thousands at a time, and how many offsets they took."""
     if not scope.starts:
         return
-    decoder = _Decoder(settings)
     consumer = reader(settings.kafka, **{"enable.partition.eof": True})
     at = dict(scope.starts)
     consumer.assign([TopicPartition(*key, offset) for key, offset in at.items()])
     try:
         while any(at[key] < scope.ends[key] for key in at):
             before = sum(at.values())
-            records = _read(consumer, at, scope.ends, decoder)
+            records = _read(consumer, at, scope.ends, decode)
             yield records, sum(at.values()) - before
     finally:
         consumer.close()
 
 
 def _read(
-    consumer: Consumer, at: dict[PartitionKey, int], ends: Mapping[PartitionKey, int], decoder: _Decoder
-) -> list[Record]:
+    consumer: Consumer,
+    at: dict[PartitionKey, int],
+    ends: Mapping[PartitionKey, int],
+    decode: Callable[[Message], list[_Found]],
+) -> list[_Found]:
     """The next records before the ends; `at` moves on, past transaction markers too."""
-    records: list[Record] = []
+    records: list[_Found] = []
     for message in consumer.consume(_CHUNK, _PAUSE_S):
         key, error = (message.topic(), message.partition()), message.error()
         if error is None:
             if message.offset() < ends[key]:
-                records += decoder.decode(message.key(), message.value())
+                records += decode(message)
             at[key] = min(message.offset() + 1, ends[key])
         elif error.code() == KafkaError._PARTITION_EOF:
             at[key] = max(at[key], min(message.offset(), ends[key]))
@@ -207,13 +272,12 @@ def _read(
 
 
 class _Decoder:
-    """Alerts and retractions by the schemas announced in the control topic; only the fields of use here."""
+    """Our records by the schemas announced in the control topic; only the fields of use here."""
 
     def __init__(self, settings: Settings) -> None:
         with ControlTail(settings.kafka) as tail:
             self._records = RecordDecoder(tail.catch_up().schemas, _WANTED)
 
-    def decode(self, key: bytes | None, value: bytes | None) -> list[Record]:
-        """The record, if it is an alert or a retraction; an update repeats what its alert said."""
-        record = self._records.record(value or b"")
-        return [] if record["kind"] == "update" else [(key or b"", record)]
+    def decode(self, message: Message) -> list[Record]:
+        """An alert, a retraction or an update: the last repeats the point of its alert."""
+        return [(message.key() or b"", self._records.record(message.value() or b""))]

@@ -82,9 +82,12 @@ class Again:
         return np.array([item.scores_only for item in self.said], dtype=np.bool_)
 
 
-def take_in(store: HistoryStore, messages: Sequence[Message], max_points: int) -> Taken:
+def take_in(
+    store: HistoryStore, messages: Sequence[Message], max_points: int, *, rebuilding: bool = False
+) -> Taken:
     """Read annotations, claim them, and store what they say, durably.
 
+    rebuilding : the caller sees to it that the store holds what Kafka remembers
     Raises RetryBatch, its kind HistoryLost when the store must be rebuilt first.
     """
     said, rejected = _read_all(messages)
@@ -93,7 +96,7 @@ def take_in(store: HistoryStore, messages: Sequence[Message], max_points: int) -
     opened = store.open(
         claims, [], [pack.curve_key(key) for key in keys], [pack.annotation_key(key) for key in keys]
     )
-    if not opened.rebuilt:
+    if not (opened.rebuilt or rebuilding):
         raise HistoryLost("Redis does not hold what Kafka remembers")
     pairs = list(zip(said, claims, opened.claims, strict=True))
     fresh = [item for item, claim, held in pairs if pack.same_position(claim.value, held)]
@@ -117,7 +120,7 @@ def claim_of(item: Said) -> Claim:
     message, said = item.message, item.annotation
     digest = hashlib.sha256(message.value).digest()
     value = pack.claim_value(message.topic, message.partition, message.offset, 0, digest)
-    name = hashlib.blake2b(said.id.encode(), digest_size=16).digest()
+    name = hashlib.blake2b(said.id.encode(), digest_size=8).digest()  # as long as a diaSourceId
     return Claim(b"claims:{annotation:" + said.key + b"}", name, value)
 
 

@@ -19,6 +19,7 @@ from broker.api import (
     filters,
     health,
     models,
+    object_annotations,
     registry,
     similar,
 )
@@ -43,6 +44,7 @@ ROUTERS = [
     explanation.router,
     similar.router,
     anomalies.router,
+    object_annotations.router,
     registry.router,
     catalogs.router,
 ]

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from broker.api.context import NotReady
 from broker.api.registry import INVALID_SCHEMA, NOT_READY, RegistryError, is_registry, registry_answer
 from broker.clusters import NothingSeen
-from broker.errors import BrokerError, FeedbackError, FilterError
+from broker.errors import AnnotationError, BrokerError, FeedbackError, FilterError
 from broker.feedback_store import UnknownMark
 from broker.filters.store import ReservedOwner, UnknownFilter
 from broker.model_store import UnknownModel
@@ -60,7 +60,7 @@ def _broker(request: Request, error: Exception) -> JSONResponse:
     """404 for what does not exist, 422 for what cannot be; else a server behind us is missing."""
     if isinstance(error, UNKNOWN):
         return JSONResponse({"error": str(error)}, 404)
-    if isinstance(error, FeedbackError):
+    if isinstance(error, (FeedbackError, AnnotationError)):
         return JSONResponse({"error": str(error)}, 422)
     if isinstance(error, NotReady) and is_registry(request.url.path):
         return registry_answer(RegistryError(503, NOT_READY, str(error)))

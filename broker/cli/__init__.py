@@ -23,6 +23,7 @@ VERBS: list[tuple[str, str]] = [
     ("simulate", "A labelled synthetic sky"),
     ("listen", "What a topic carries, decoded"),
     ("filters", "Add, list, show and remove filters"),
+    ("annotate", "Say something of an object; its filters judge it again"),
     ("feedback", "Mark alerts; your own anomalies follow"),
     ("ledger", "Alerts in = published + rejected + duplicates"),
     ("history", "Rebuild the light curves and claims in Redis"),
