@@ -89,6 +89,9 @@ class RunSettings:
     gated_share: float = _setting(
         0.1, "share of a batch whose expensive features (period, fits) are computed anew; at least 20 alerts"
     )
+    reevaluate_max: int = _setting(
+        100_000, "objects that are judged again at most when another model is promoted"
+    )
     publish_private: bool = _setting(False, "let proprietary data (ZTF programmes 2 and 3) out into topics")
 
 

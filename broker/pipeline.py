@@ -181,6 +181,7 @@ class Pipeline:
         with _timed(outcome, "encode"):
             outcome.packets += self.writer.alerts(judged, filters.filters, filters.epoch)
             self._retract(outcome, known, judged, filters)
+            outcome.packets += reevaluate.requests(batch.survey, known.late)
         with _timed(outcome, "store"):
             self._keep(known, judgement.gated, verdict.masks, filters)
         _count_published(outcome, known, verdict.masks, filters)

@@ -107,6 +107,28 @@ def find_alert(
     )
 
 
+def alert_keys(kafka: KafkaSettings, survey: str, since_ms: int) -> Iterator[tuple[bytes, int]]:
+    """Key and time [Unix ms] of each alert of a survey that was published since a moment [Unix ms].
+
+    Raises BrokerError.
+    """
+    consumer = _consumer(kafka)
+    try:
+        held = _held(consumer, survey)
+        wanted = [TopicPartition(*key, since_ms) for key in held]
+        try:
+            found = consumer.offsets_for_times(wanted, timeout=10.0) if wanted else []
+        except KafkaException as error:
+            raise BrokerError(f"cannot search {alerts_topic(survey)}: {error.args[0].str()}") from error
+        firsts = {(part.topic, part.partition): part.offset for part in found if part.offset >= 0}
+        spans = {key: (first, held[key][1]) for key, first in firsts.items()}
+        for message in _messages(consumer, spans):
+            if is_alert(message.value() or b""):
+                yield message.key() or b"", message.timestamp()[1]
+    finally:
+        consumer.close()
+
+
 def _consumer(kafka: KafkaSettings) -> Consumer:
     return reader(kafka, **{"enable.partition.eof": True, "fetch.wait.max.ms": 50})
 

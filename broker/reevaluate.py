@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from broker.annotations.kept import addition, line
 from broker.annotations.originals import Fetch, Position
-from broker.annotations.record import Annotation, read
+from broker.annotations.record import BROKER, MAX_CAUSE, Annotation, read
 from broker.batch import AlertBatch
 from broker.errors import AnnotationError, HistoryLost, RetryBatch
 from broker.filters.compile import CompiledFilter
 from broker.history import pack
 from broker.history.base import Addition, Claim, HistoryStore
+from broker.history.late import Late
 from broker.history.merge import group, join_blobs, merge
 from broker.history.recall import Recall, additions_of
 from broker.history.revisit import Visit, recalled, reference_times, visit
@@ -281,5 +282,27 @@ def notices(waiting: Sequence[tuple[Said, str]]) -> list[Packet]:
         found.append(notice(said.by, f"{said.survey}:{said.object}", "annotation_waits", text))
     for why, count in ours.items():
         text = f"{count} objects could not be judged again: {why}"
-        found.append(notice("broker", ANNOTATIONS, "annotation_waits", text))
+        found.append(notice(BROKER, ANNOTATIONS, "annotation_waits", text))
     return found
+
+
+def requests(survey: str, late: Sequence[Late]) -> list[Packet]:
+    """What asks the pipeline itself to judge objects again for which something came late.
+
+    Named by the points that came, so that each case counts once.
+    """
+    packets = []
+    for item in late:
+        sources = ",".join(map(str, item.sources))
+        name = hashlib.sha256(b"%b/%b" % (item.key, sources.encode())).hexdigest()[:16]
+        cause = "; ".join(item.causes)
+        said = Annotation(
+            name, survey, item.key.decode(), "reevaluate", BROKER, text=shortened(cause, MAX_CAUSE)
+        )
+        packets.append(Packet(ANNOTATIONS, item.key, said.encode()))
+    return packets
+
+
+def shortened(text: str, length: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= length else text[: length - 3] + "..."

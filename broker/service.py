@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from broker import control, rebuild
 from broker.annotations.originals import Originals
+from broker.annotations.pace import Pace
 from broker.astro.times import unix_s_to_mjd_tai
 from broker.config import Settings
 from broker.context_files import catalogs_folder
@@ -124,6 +125,7 @@ class Worker:
         self._output = KafkaOutput(self.settings.kafka, self.slot.id)
         self.on_step("state")
         self._input = KafkaInput(self.settings.kafka, self.settings.run, self.slot.id)
+        self._pace = Pace(self._input)
         self._waiting = Waiting(self._input, schemas, self._notice_of_broker)
         self._nights = NightCounts(self.settings.run.group)
         run = self.settings.run
@@ -165,7 +167,8 @@ class Worker:
 
     def _step(self) -> None:
         self._waiting.release()
-        polled = self._waiting.hold(self._input.poll())
+        self._pace.release()
+        polled = self._waiting.hold(self._pace.hold(self._input.poll()))
         if self._input.assigned and not self._ready:
             self._ready = True
             self._heart.now()

@@ -25,8 +25,10 @@ KEPT_KINDS: tuple[Kind, ...] = ("class", "note", "redshift", "spectrum-type")
 MAX_VALUE_BYTES = 1024 * 1024
 MAX_POINTS = 5000
 MAX_NOTE = 500
+BROKER = "broker"
+"""Who asks for re-evaluations."""
 _MAX_WORD = 64
-_MAX_CAUSE = 200
+MAX_CAUSE = 200
 _FIRST_MJD, _LAST_MJD = 15_000.0, 90_000.0
 _LARGEST_NJY = 1e30
 _WORD = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
@@ -173,7 +175,7 @@ def from_json(content: Mapping[str, Any]) -> Annotation:
         _number("probability", content.get("probability"), 0.0, 1.0),
         _number("redshift", content.get("redshift"), -0.1, 20.0),
         _text("redshift_kind", content.get("redshift_kind"), _MAX_WORD),
-        _text("text", content.get("text"), MAX_NOTE if kind != "reevaluate" else _MAX_CAUSE),
+        _text("text", content.get("text"), MAX_NOTE if kind != "reevaluate" else MAX_CAUSE),
         _points(content.get("points")),
         content.get("scores_only") is True,
     )

@@ -11,6 +11,7 @@ import typer
 from broker.cli.options import JsonOption, KafkaOption, RedisOption, settings_from
 
 if TYPE_CHECKING:
+    from broker.annotations.promoted import Asked
     from broker.config import Settings
     from broker.model_store import Promoted, Shadowed
 
@@ -24,6 +25,14 @@ GroupOption = Annotated[
     str,
     typer.Option(
         "--for", "--survey", metavar="SURVEY", help="A survey, or all that have no promotion of their own."
+    ),
+]
+ReevaluateOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        metavar="DAYS",
+        help="Score again the objects with alerts in so many last days; filters on scores get updates.",
     ),
 ]
 WhyOption = Annotated[str, typer.Option(help="For those who read the list later.")]
@@ -80,6 +89,7 @@ def promote(
     version: Annotated[
         str | None, typer.Option(help="Store the folder's bundle under this version.", show_default=False)
     ] = None,
+    reevaluate: ReevaluateOption = 1.0,
     why: WhyOption = "",
     as_json: JsonOption = False,
     kafka: KafkaOption = None,
@@ -89,12 +99,14 @@ def promote(
     from broker import model_store  # noqa: PLC0415
 
     settings = _connected(kafka, redis)
-    _report(model_store.promote(settings, bundle, group=group, version=version, why=why), as_json)
+    done = model_store.promote(settings, bundle, group=group, version=version, why=why)
+    _report(done, _again(settings, done, reevaluate), as_json)
 
 
 @models.command("rollback")
 def rollback(
     group: GroupOption = "all",
+    reevaluate: ReevaluateOption = 1.0,
     why: WhyOption = "",
     as_json: JsonOption = False,
     kafka: KafkaOption = None,
@@ -103,7 +115,9 @@ def rollback(
     """Score again by what was before the newest promotion; twice in a row goes back twice."""
     from broker import model_store  # noqa: PLC0415
 
-    _report(model_store.rollback(_connected(kafka, redis), group=group, why=why), as_json)
+    settings = _connected(kafka, redis)
+    done = model_store.rollback(settings, group=group, why=why)
+    _report(done, _again(settings, done, reevaluate), as_json)
 
 
 @models.command("shadow")
@@ -164,8 +178,30 @@ def summary(done: Promoted) -> str:
     return f"{name}: live on {done.serving}/{done.live} workers in {done.seconds:.1f} s"
 
 
-def _report(done: Promoted, as_json: bool) -> None:
-    print(json.dumps(done.to_json()) if as_json else summary(done))
+def _again(settings: Settings, done: Promoted, days: float) -> Asked | None:
+    """Ask for what is to be scored again, if anything changed; says on stderr what was left out."""
+    if not done.written or days == 0.0:
+        return None
+    from broker.annotations.promoted import ask_again  # noqa: PLC0415
+    from broker.cli.progress import Meter  # noqa: PLC0415
+
+    with Meter("alerts read and objects asked for", 0) as meter:
+        asked = ask_again(settings, done, days, lambda count: meter.advance(count, count))
+    if asked.asked < asked.objects:
+        print(
+            f"warning: {asked.objects:,} objects had alerts in the last {days:g} days; those with the newest "
+            f"are judged again, run.reevaluate_max = {settings.run.reevaluate_max:,} of them",
+            file=sys.stderr,
+        )
+    return asked
+
+
+def _report(done: Promoted, asked: Asked | None, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(done.to_json() | {"reevaluated": asked.asked if asked else 0}))
+    else:
+        again = f"; {asked.asked:,} objects are judged again" if asked else ""
+        print(summary(done) + again)
     if done.reached < done.live:
         missing = done.live - done.reached
         print(f"warning: {missing} live worker(s) did not answer in time; they will follow", file=sys.stderr)

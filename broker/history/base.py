@@ -51,6 +51,7 @@ class Opened:
     gated : for each gated key asked, the expensive features kept of that object (empty if none)
     surveys : those of which an object was ever located
     annotated : changes whenever something is said of any object
+    retried : for each claim asked, whether it was there before
     """
 
     claims: list[bytes]
@@ -62,6 +63,7 @@ class Opened:
     gated: list[bytes] = field(default_factory=list)
     surveys: frozenset[str] = frozenset()
     annotated: bytes = b""
+    retried: list[bool] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class MemoryStore:
         gated: Sequence[bytes] = (),
     ) -> Opened:
         """Set each claim that is absent, note each withdrawal of which nobody told, read the rest."""
+        retried = [(claim.bucket, claim.field) in self.claims for claim in claims]
         held = [self.claims.setdefault((claim.bucket, claim.field), claim.value) for claim in claims]
         noted = [self._note(item) for item in withdrawals]
         withdrawn = self._withdrawn(claims)
@@ -34,7 +35,8 @@ class MemoryStore:
         surveys = frozenset(pack.survey_of_place(place).decode() for place in self.places)
         kept = [self.gated.get(key) or self.curves.get(key, b"") for key in gated]
         stamp = self._stamp()
-        return Opened(held, withdrawn, noted, curves, "memory", self._rebuilt, kept, surveys, stamp)
+        read = (held, withdrawn, noted, curves, "memory", self._rebuilt, kept)
+        return Opened(*read, surveys, stamp, retried)
 
     def _withdrawn(self, claims: Sequence[Claim]) -> list[bytes]:
         return [self.claims.get((pack.told_bucket(claim.bucket), claim.field), b"") for claim in claims]

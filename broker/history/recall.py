@@ -14,8 +14,9 @@ import numpy.typing as npt
 from broker.batch import SS_ASSOCIATED, AlertBatch
 from broker.config import HistorySettings
 from broker.errors import HistoryLost
-from broker.history import pack
+from broker.history import late, pack
 from broker.history.base import Addition, Claim, HistoryStore, Kept, Opened, Stored, Withdrawal
+from broker.history.late import Late, late_news
 from broker.history.merge import Merged, as_known, group, join_blobs, merge, wants_compaction
 from broker.lightcurves import (
     DETECTION,
@@ -72,6 +73,7 @@ class Recall:
     surveys : those of which the store knows objects' places
     said : (n,) the annotations of each alert's object (annotations/kept.py), b"" if there are none
     annotated : as in Opened
+    late : objects whose newest alert was judged before, and is to be judged again
     """
 
     batch: AlertBatch
@@ -91,6 +93,7 @@ class Recall:
     surveys: frozenset[str]
     said: list[bytes]
     annotated: bytes
+    late: list[Late]
 
 
 def history_keys(batch: AlertBatch) -> list[bytes]:
@@ -144,6 +147,16 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
     curves = as_known(merged.curves, rows, kept.midpoint_mjd_tai)
     gated = dict(zip(own, opened.gated, strict=False))
     said = dict(zip(own, opened.gated[len(own) :], strict=True))
+    told = _first_told(withdrawals, opened, fresh, carriers, taken_back)
+    news = late_news(
+        asked,
+        rows,
+        kept,
+        stored,
+        merged.curves,
+        np.array(opened.retried, dtype=np.bool_)[fresh],
+        [(item.row, int(item.point["source_id"][0])) for item in told],
+    )
     gone = withdrawn_counts(merged)
     gone_of_row = [gone[row] for row in rows.tolist()]
     return dedupe, Recall(
@@ -157,7 +170,7 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
         opened.server,
         dropped,
         merged.late,
-        _first_told(withdrawals, opened, fresh, carriers, taken_back),
+        told,
         [opened.withdrawn[row] for row in fresh],
         [
             pack.serving_gated(gated[keys[row]], mark)
@@ -167,6 +180,7 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
         opened.surveys,
         [said[keys[row]] for row in fresh],
         opened.annotated,
+        news,
     )
 
 
@@ -258,6 +272,7 @@ def outcome_counts(dedupe: Dedupe) -> Counter[str]:
 
 def warm_up() -> None:
     """Compile (or load from the cache) the kernels of this file."""
+    late.warm_up()
     one = np.zeros(1, dtype=POINT)
     begins_midlife(one, np.array([0, 1]))
     _newest_known(one, np.array([0, 1]))

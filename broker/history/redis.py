@@ -139,6 +139,7 @@ class RedisStore:
             values[len(keys) :],
             frozenset(bytes(name).decode() for name in answers[2]),
             answers[-1 - reads] or b"",
+            [not answer for answer in answers[3 : 3 + len(claims)]],
         )
 
     def append(

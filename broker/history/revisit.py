@@ -114,6 +114,7 @@ def recalled(seen: Visit, rows: I64, batch: AlertBatch) -> Recall:
         surveys=seen.surveys,
         said=[seen.said[row] for row in picked],
         annotated=b"",
+        late=[],
     )
 
 

@@ -31,6 +31,8 @@ FIRST, SECOND, THIRD = one_object(3)
 OBJECT = str(FIRST["diaSource"]["diaObjectId"])
 BORN_MS = 1_790_000_000_000
 DAY_MS = 86_400_000
+NOT_OURS = ("dead-letters", "annotations")
+"""Topics whose records are not framed."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ class Broker:
         self.outcome = self.pipeline.process(messages, self.filters)
         for message in messages:
             self.kept[topic_hash(message.topic), message.partition, message.offset] = message
-        packets = [packet for packet in self.outcome.packets if packet.topic != "dead-letters"]
+        packets = [packet for packet in self.outcome.packets if packet.topic not in NOT_OURS]
         return [(packet.topic, opened_packet(packet, self.pipeline.writer.schemas)) for packet in packets]
 
 
@@ -232,3 +234,68 @@ def test_only_filters_on_scores_hear_of_a_new_model(broker: Broker) -> None:
     assert out[0][1]["filtersPassed"] == ["local.scoring@1"]
     broker.filters = compile_set(9, [ALL], {}, broker.pipeline.columns)
     assert broker(said(2, id="x", kind="reevaluate", text="model x:3", scores_only=True, by="broker")) == []
+
+
+def late(message: Message, seconds: int = 120) -> Message:
+    return replace(message, timestamp_ms=message.timestamp_ms + 1000 * seconds)
+
+
+def without_history(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"prvDiaSources": [], "prvDiaForcedSources": []}
+
+
+def asked(broker: Broker) -> list[dict[str, Any]]:
+    return [json.loads(p.value) for p in broker.outcome.packets if p.topic == "annotations"]
+
+
+def test_a_late_detection_has_the_newest_alert_judged_again(broker: Broker) -> None:
+    first = broker(alert(2, without_history(SECOND)))
+    broker(late(alert(1, FIRST)))
+    requests = asked(broker)
+    assert [item["kind"] for item in requests] == ["reevaluate"]
+    assert f"late detection {id_of(FIRST)}" in requests[0]["text"]
+    request = next(p for p in broker.outcome.packets if p.topic == "annotations")
+    out = broker(Message("annotations", 0, 1, BORN_MS + 130_000, request.value, request.key))
+    assert updates(out)[0] == (ALERTS, id_of(SECOND))
+    before, after = (next(i for t, i in found if t == ALERTS)["features"] for found in (first, out))
+    assert after["n_detections"] > before["n_detections"] == 1
+
+
+def test_a_batch_that_is_done_again_asks_again_and_the_same(broker: Broker) -> None:
+    broker(alert(2, without_history(SECOND)))
+    broker(late(alert(1, FIRST)))
+    before = asked(broker)
+    broker(late(alert(1, FIRST)))
+    assert asked(broker) == before != []
+    broker(replace(late(alert(1, FIRST)), offset=9))
+    assert asked(broker) == []
+
+
+def test_what_a_packet_had_before_is_no_news(broker: Broker) -> None:
+    broker(alert(2, SECOND))
+    broker(late(alert(1, FIRST)))
+    assert {source["diaSourceId"] for source in SECOND["prvDiaSources"]} >= {id_of(FIRST)}
+    assert asked(broker) == []
+
+
+@pytest.mark.parametrize("seconds", [-500, 0, 59])
+def test_what_was_written_together_is_not_late(broker: Broker, seconds: int) -> None:
+    broker(alert(2, without_history(SECOND)))
+    broker(late(alert(1, FIRST), seconds))
+    assert asked(broker) == []
+
+
+def test_the_newest_alert_judges_itself(broker: Broker) -> None:
+    broker(alert(1, without_history(FIRST)))
+    broker(late(alert(2, SECOND), 90_000))
+    assert asked(broker) == []
+    broker(late(alert(1, FIRST), 90_000), late(alert(3, THIRD), 90_000))
+    assert asked(broker) == []
+
+
+def test_a_withdrawal_told_by_a_late_packet(broker: Broker) -> None:
+    broker(alert(1, FIRST), alert(3, THIRD))
+    broker(late(alert(2, taking_back(SECOND, [id_of(FIRST)]))))
+    assert [item["text"] for item in asked(broker)] == [f"withdrawal of {id_of(FIRST)}"]
+    broker(late(alert(2, taking_back(SECOND, [id_of(FIRST)]))))
+    assert [item["text"] for item in asked(broker)] == [f"withdrawal of {id_of(FIRST)}"]
