@@ -13,6 +13,7 @@ import pytest
 from broker.client import selected as by_name
 from broker.errors import FilterError
 from broker.filter import Filter
+from broker.filters.functions import CATALOG
 from broker.filters.live import FilterSet, compile_set
 from broker.filters.parse import MAX_SELECTED, split_statement
 from broker.filters.select import CompiledSelect, compile_select, evaluate_select
@@ -159,7 +160,7 @@ def test_a_match_of_a_catalogue_can_be_selected_before_its_columns_are_known(spe
     found = compile_select(text, specs)
     assert found.names == ("z", "kind")
     members = {
-        "catalog": {"desi": {"z": ColumnSpec("z", "", ""), "spectype": ColumnSpec("k", "", "", "string")}}
+        CATALOG: {"desi": {"z": ColumnSpec("z", "", ""), "spectype": ColumnSpec("k", "", "", "string")}}
     }
     assert compile_select(text, specs, members).names == found.names
     with pytest.raises(FilterError, match="zz"):
