@@ -54,6 +54,20 @@ class MeasuredPoints:
     starts: I64
 
 
+def reference_times(curves: LightCurves, midpoint_mjd_tai: F64) -> F64:
+    """What features refer to: each alert's own time, or that of a newer point where its light curve has one.
+
+    curves : n rows;  midpoint_mjd_tai : (n,) of the alerts;  returns (n,) [MJD, TAI]. The light curve of an
+    alert ends with it; that of an alert that is judged again goes on, and ages and gaps are then those of the
+    day from which the newest point is, not of the day on which somebody said something.
+    """
+    used = np.flatnonzero((curves.points["flags"] & FLAG_UNUSED) == 0)
+    row = np.searchsorted(curves.starts, used, side="right") - 1
+    times = midpoint_mjd_tai.astype(np.float64)
+    np.maximum.at(times, row, curves.points["midpoint_mjd_tai"][used])
+    return times
+
+
 def points_with_roles(curves: LightCurves, ref_mjd: F64) -> MeasuredPoints:
     """One measurement an exposure, none later than the reference, none doubtful or withdrawn.
 

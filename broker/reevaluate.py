@@ -27,8 +27,9 @@ from broker.history.base import Addition, Claim, HistoryStore
 from broker.history.late import Late
 from broker.history.merge import group, join_blobs, merge
 from broker.history.recall import Recall, additions_of
-from broker.history.revisit import Visit, recalled, reference_times, visit
+from broker.history.revisit import Visit, recalled, visit
 from broker.lightcurves import FLAG_PRIVATE, I64, LightCurves
+from broker.measured import reference_times
 from broker.message import Message, Packet
 from broker.publish.packets import notice
 from broker.surveys.avro import SchemaSource
@@ -186,7 +187,12 @@ def due(
 def _again(seen: Visit, rows: Sequence[int], batch: AlertBatch, said: Sequence[Said]) -> Again:
     known = recalled(seen, np.array(rows, dtype=np.int64), batch)
     at_ms = np.array([said[row].message.timestamp_ms for row in rows], dtype=np.int64)
-    return Again(known, reference_times(known), [said[row].annotation for row in rows], at_ms)
+    return Again(
+        known,
+        reference_times(known.curves, known.batch.midpoint_mjd_tai),
+        [said[row].annotation for row in rows],
+        at_ms,
+    )
 
 
 def _decoded_again(

@@ -16,7 +16,7 @@ from broker.filters import tree, values
 from broker.filters.functions import FUNCTION_BY_NAME, Bound, BoundMembers, FilterFunction, Parameter
 from broker.filters.tree import COMPLEMENT, Expression
 from broker.filters.values import F64, Mask, Truths, Value
-from broker.measured import MeasuredPoints, points_with_roles
+from broker.measured import MeasuredPoints, points_with_roles, reference_times
 from broker.table import Table
 
 
@@ -163,8 +163,8 @@ class Evaluator:
         if self._points is None:
             if self._table.light_curves is None:
                 raise MissingColumn("light curve")
-            midpoint = self._table["midpoint_mjd_tai"].values
-            self._points = points_with_roles(self._table.light_curves, midpoint)
+            curves, midpoint = self._table.light_curves, self._table["midpoint_mjd_tai"].values
+            self._points = points_with_roles(curves, reference_times(curves, midpoint))
         return self._points
 
     def _call_of_state(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Value:

@@ -16,9 +16,7 @@ from broker.history.merge import Merged, as_known, join_blobs, merge
 from broker.history.recall import Recall, begins_midlife, withdrawn_counts
 from broker.lightcurves import (
     DETECTION,
-    F64,
     FLAG_OWN,
-    FLAG_UNUSED,
     I64,
     LightCurves,
     empty_light_curves,
@@ -116,20 +114,6 @@ def recalled(seen: Visit, rows: I64, batch: AlertBatch) -> Recall:
         annotated=b"",
         late=[],
     )
-
-
-def reference_times(known: Recall) -> F64:
-    """The time that the features of alerts judged again refer to: of the newest point known of each object.
-
-    Returns (n,) [MJD, TAI], at least the alert's own: ages and gaps are then those of the day from which the
-    newest point is, as they are for an alert, and not those of the day on which somebody said something.
-    """
-    times = known.batch.midpoint_mjd_tai.copy()
-    for row in range(len(times)):
-        points = known.curves.row(row)
-        used = points[(points["flags"] & FLAG_UNUSED) == 0]
-        times[row] = max(times[row], used["midpoint_mjd_tai"].max(initial=times[row]))
-    return times
 
 
 def _newest_own(curves: LightCurves, row: int) -> list[int]:

@@ -121,3 +121,13 @@ def test_where_light_curves_are_not_at_hand_the_filter_fails_and_no_other() -> N
     assert list(found.failures) == [0]
     assert "light curve" in found.failures[0]
     assert found.masks.tolist() == [[False] * 3, [True] * 3]
+
+
+def test_days_end_with_the_newest_point_where_an_alert_is_judged_again() -> None:
+    points = empty_points(3)
+    points["midpoint_mjd_tai"], points["psf_flux"] = [60000.0, 60010.0, 60020.0], 1.0
+    points["kind"] = [DETECTION, DETECTION, FORCED]
+    curves, midpoint = LightCurves(points, np.array([0, 3])), np.array([60010.0])
+    assert values_of("last_days(5)", curves, midpoint) == [0]
+    assert values_of("last_days(10)", curves, midpoint) == [1]
+    assert values_of("forced_in_last_days(5)", curves, midpoint) == [1]
