@@ -123,13 +123,18 @@ _NO_SUCH = {
 """What to do where state of a kind is missing."""
 
 
+_ALERT_TIME = "midpoint_mjd_tai"
+"""What functions of light curves read besides."""
+
+
 def _columns(expression: Expression) -> frozenset[str]:
     names: set[str] = set()
     for node in tree.walk(expression):
         if isinstance(node, tree.Column):
             names.add(node.name)
         elif isinstance(node, tree.Call):
-            names.update(FUNCTION_BY_NAME[node.name].reads)
+            function = FUNCTION_BY_NAME[node.name]
+            names.update(function.reads, (_ALERT_TIME,) if function.light_curve else ())
     return frozenset(names)
 
 
@@ -163,7 +168,8 @@ def _resolve_call(node: tree.Call, specs: Mapping[str, ColumnSpec]) -> tree.Call
     if function is None:
         advice = _suggestion(node.name, FUNCTION_BY_NAME)
         raise refusal(f"unknown function {shown(node.name)}", node.position, advice)
-    missing = [name for name in function.reads if name not in specs]
+    reads = (*function.reads, _ALERT_TIME) if function.light_curve else function.reads
+    missing = [name for name in reads if name not in specs]
     if missing:
         raise refusal(f"{function.name} needs the column {missing[0]!r}, which is not there", node.position)
     wanted, given = len(function.parameters), len(node.arguments)

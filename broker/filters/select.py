@@ -116,7 +116,8 @@ def evaluate_select(selects: Sequence[CompiledSelect | None], masks: Mask, table
 
 def _rows(table: Table, columns: frozenset[str], rows: I64) -> Table:
     kept = [it for name, it in table.items() if name in columns]
-    return Table([Column(it.spec, it.values[rows], it.categories) for it in kept], len(rows))
+    curves = None if table.light_curves is None else table.light_curves.take(rows)
+    return Table([Column(it.spec, it.values[rows], it.categories) for it in kept], len(rows), curves)
 
 
 def _plain(

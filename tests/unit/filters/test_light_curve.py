@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from broker.astro.bands import BAND_INDEX
+from broker.errors import FilterError
 from broker.features.catalog import FEATURES, extract
 from broker.features.gated import GATED_NAMES
 from broker.filters import compile_filter, evaluate
+from broker.filters.select import compile_select, evaluate_select
 from broker.lightcurves import (
     DETECTION,
     FLAG_UNUSED,
@@ -131,3 +133,21 @@ def test_days_end_with_the_newest_point_where_an_alert_is_judged_again() -> None
     assert values_of("last_days(5)", curves, midpoint) == [0]
     assert values_of("last_days(10)", curves, midpoint) == [1]
     assert values_of("forced_in_last_days(5)", curves, midpoint) == [1]
+
+
+def test_counts_can_be_selected_of_the_rows_that_hit() -> None:
+    curves, midpoint = random_curves(7)
+    columns = [Column(SPECS["midpoint_mjd_tai"], midpoint), Column(SPECS["wanted"], np.ones(ROWS))]
+    hits = np.arange(ROWS) % 3 == 1
+    found = evaluate_select(
+        [compile_select("last_days(20) as n", SPECS)], hits[None, :], Table(columns, ROWS, curves)
+    )
+    assert found.failures == {}
+    ((name, values),) = found.values[0]
+    assert name == "n"
+    assert values == np.array(counted(curves, midpoint, 20, DETECTION))[hits].tolist()
+
+
+def test_they_need_the_time_of_the_alert() -> None:
+    with pytest.raises(FilterError, match="midpoint_mjd_tai"):
+        compile_filter("last_days(3) > 0", {"mag": ColumnSpec("mag", "", "")})
