@@ -108,6 +108,18 @@ class HistorySettings:
 
 
 @dataclass(frozen=True)
+class FilterSettings:
+    """Budgets of filters that have none of their own; the built-in filters have no limit."""
+
+    max_hits_per_hour: int = _setting(
+        100_000, "hits that a filter may have in an hour before it is sampled or paused; 0 = any number"
+    )
+    max_us_per_alert: float = _setting(
+        200.0, "time that a filter's functions may take before it is paused [us an alert]; 0 = any"
+    )
+
+
+@dataclass(frozen=True)
 class TopicSettings:
     """Topics we create."""
 
@@ -157,6 +169,7 @@ class Settings:
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     run: RunSettings = field(default_factory=RunSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
+    filters: FilterSettings = field(default_factory=FilterSettings)
     topics: TopicSettings = field(default_factory=TopicSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
@@ -171,6 +184,7 @@ _SECTIONS: dict[str, type] = {
     "registry": RegistrySettings,
     "run": RunSettings,
     "history": HistorySettings,
+    "filters": FilterSettings,
     "topics": TopicSettings,
     "metrics": MetricsSettings,
     "api": ApiSettings,

@@ -18,6 +18,9 @@ FILTER_FAILURES = Counter("broker_filter_failures", "Batches a filter could not 
 SELECT_FAILURES = Counter(
     "broker_filter_select_failures", "Batches on which an expression that a filter selects failed", ["filter"]
 )
+BUDGET_MISSED = Counter(
+    "broker_filter_budgets_missed", "Looks at the budgets of filters that failed: some hits are not counted"
+)
 BATCHES = Counter("broker_batches", "Transactions by how they ended", ["result"])
 STAGE_SECONDS = Histogram(
     "broker_stage_seconds", "Time a batch spends in a stage", ["stage"], buckets=_STAGE_BUCKETS

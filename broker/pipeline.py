@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +32,7 @@ from broker.features import catalog as features
 from broker.features.catalog import FEATURE_SPECS, extract, feature_set_hash
 from broker.features.gated import Gated, extract_gated
 from broker.features.measurements import F64, Reference
+from broker.filters.budgets import sampled
 from broker.filters.evaluate import Evaluation
 from broker.filters.evaluate import warm_up as warm_up_filters
 from broker.filters.live import FilterSet
@@ -80,11 +81,17 @@ class Outcome:
     packets: list[Packet] = field(default_factory=list)
     counts: Counts = field(default_factory=Counter)
     hits: Counter[str] = field(default_factory=Counter)
-    """Alerts that passed each filter, by owner.name."""
+    """Alerts that each filter's topic gets, by owner.name."""
     failures: dict[str, str] = field(default_factory=dict)
     """Filters that could not be evaluated, and why."""
     select_failures: dict[tuple[str, str], str] = field(default_factory=dict)
     """Expressions that filters select and that could not be evaluated, as (filter, name), and why."""
+    update_hits: Counter[str] = field(default_factory=Counter)
+    """The same of alerts that were judged again."""
+    judged: int = 0
+    """Alerts that the filters were evaluated on."""
+    cost_ns: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Time that each filter took with what is no plain clause."""
     stage_s: Counter[str] = field(default_factory=Counter)
     """Seconds spent in each stage."""
     ingested_ms: list[int] = field(default_factory=list)
@@ -216,13 +223,13 @@ class Pipeline:
                 known.curves, others, said,
             )  # fmt: skip
             verdict = filters.program.evaluate(table)
-        names = [f"{item.owner}.{item.name}" for item in filters.filters]
-        outcome.failures |= {names[index]: why for index, why in verdict.failures.items()}
+            masks = sampled(verdict.masks, filters.filters, alerts.dia_source_id)
+        _count_costs(outcome, len(alerts), verdict, filters)
         judged = Judged(
             known.batch, known.keys, known.record_sha256, known.curves, matrix, scores,
-            verdict.masks, known.history_incomplete, (scorer.id, scorer.version), others, said,
+            masks, known.history_incomplete, (scorer.id, scorer.version), others, said,
         )  # fmt: skip
-        return Judgement(judged, table, verdict, gated, context, scorer)
+        return Judgement(judged, table, replace(verdict, masks=masks), gated, context, scorer)
 
     def _process_annotations(
         self, said: Sequence[Message], alerts: Sequence[Message], filters: FilterSet, outcome: Outcome
@@ -265,6 +272,7 @@ class Pipeline:
             raise RetryBatch("an alert was withdrawn while it was judged again")
         outcome.packets += packets
         outcome.updates += len(packets)
+        _count_hits(outcome.update_hits, hits, filters)
 
     def _retract(self, outcome: Outcome, known: Recall, judged: Judged, filters: FilterSet) -> None:
         """Tell those who got an alert that the survey took it back; a notice where nobody can be told."""
@@ -356,7 +364,24 @@ def _selected(
     selected = evaluate_select(filters.selects, hits, table)
     for (number, what), why in selected.failures.items():
         outcome.select_failures[(filters.filters[number].full_name, what)] = why
+    for number, cost_ns in selected.cost_ns.items():
+        outcome.cost_ns[filters.filters[number].full_name] += cost_ns
     return selected.values
+
+
+def _count_hits(counts: Counter[str], hits: npt.NDArray[np.bool_], filters: FilterSet) -> None:
+    for item, count in zip(filters.filters, hits.sum(axis=1).tolist(), strict=True):
+        if count:
+            counts[item.full_name] += count
+
+
+def _count_costs(outcome: Outcome, alerts: int, verdict: Evaluation, filters: FilterSet) -> None:
+    """Note what the filters cost on some alerts, and which of them failed."""
+    names = [item.full_name for item in filters.filters]
+    outcome.failures |= {names[index]: why for index, why in verdict.failures.items()}
+    outcome.judged += alerts
+    for place in np.flatnonzero(verdict.cost_ns).tolist():
+        outcome.cost_ns[names[place]] += verdict.cost_ns[place]
 
 
 def _count_published(
@@ -364,9 +389,7 @@ def _count_published(
 ) -> None:
     batch = known.batch
     outcome.counts[(batch.survey, "published", "")] += len(batch)
-    for item, count in zip(filters.filters, hits.sum(axis=1).tolist(), strict=True):
-        if count:
-            outcome.hits[f"{item.owner}.{item.name}"] += count
+    _count_hits(outcome.hits, hits, filters)
     outcome.ingested_ms += _timestamps(batch).tolist()
     outcome.observed_mjd_tai += batch.midpoint_mjd_tai.tolist()
     outcome.points_dropped += known.dropped_points

@@ -19,11 +19,13 @@ from broker import control, rebuild
 from broker.annotations.originals import Originals
 from broker.annotations.pace import Pace
 from broker.astro.times import unix_s_to_mjd_tai
+from broker.budget_keeper import BudgetKeeper, Spent
 from broker.config import Settings
 from broker.context_files import catalogs_folder
 from broker.control_topic import ControlTail, ControlWriter
 from broker.drift.nights import NightCounts
 from broker.errors import BrokerError, HistoryLost, RetryBatch
+from broker.filters.budgets import paused
 from broker.filters.live import FilterSet, compile_set
 from broker.heartbeats import Heartbeat, HeartbeatSender
 from broker.history.redis import RedisStore
@@ -117,6 +119,7 @@ class Worker:
         self._pipeline.serve(models)
         self._forests = ForestSet()
         self._catalogs = CatalogSet()
+        self._budgets = BudgetKeeper(self.settings)
         _show_models(None, self._models)
         self._tail.catch_up()
         self._announce_schemas()
@@ -132,12 +135,14 @@ class Worker:
         self._shadows = Shadows(run.group, run.shadow_share, self._tell_shadow)
         sources = [self._nights.changed, self._shadows.changed]
         self._late = LateWriter(self.settings.redis.url, sources, DRIFT_MISSED.inc)
+        self._budgets.start()
         self._heart = HeartbeatSender(self.settings.redis.url, self.settings.run.group, self._beat)
         try:
             self._loop()
         finally:
             self._heart.stop()
             self._late.stop()
+            self._budgets.stop()
             self._input.close()
             self._output.close()
             self._originals.close()
@@ -183,6 +188,8 @@ class Worker:
         self._output.transact(packets, self._input.offsets(polled), self._input.metadata())
         outcome.stage_s["transaction"] = time.perf_counter() - start  # type: ignore[assignment]
         self._measure(polled, outcome)
+        hits = outcome.hits + outcome.update_hits
+        self._budgets.note(Spent(outcome.judged, hits, outcome.failures, outcome.cost_ns))
         self._watch(outcome.scored)
 
     def _again(self, pause_s: float) -> None:
@@ -203,6 +210,7 @@ class Worker:
         self._swap_models(model_set(self._models, replace(state, promotions={}) if by_hand else state))
         self._swap_forests(forest_set(self._forests, state))
         self._swap_catalogs(catalog_set(self._catalogs, state, lambda: catalogs_folder(self.settings)))
+        self._budgets.serve(state)
         known = dict(self._filters.refused)
         self._filters = compile_set(
             state.epoch,
@@ -280,10 +288,10 @@ class Worker:
                 continue
             if item.state != "active":
                 continue
-            log.error("pausing filter %s.%s: its topic cannot be written: %s", item.owner, item.name, why)
-            epoch = self._control.write(*control.filter_record(replace(item, state="paused")))
-            text = f"paused: topic {topic} cannot be written ({why}); resume it once it can"
-            self._notice(item.owner, f"{item.owner}.{item.name}", "filter_paused", text)
+            change = paused(item, f"its topic {topic} cannot be written ({why})", time.time(), option="")
+            log.error("%s", change.text)
+            epoch = self._control.write(*control.filter_record(change.filter))
+            self._notice(item.owner, item.full_name, change.kind, change.text)
         self._tail.wait_for(epoch)
         self._swap()
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker.api.context import Context, ContextParameter
-from broker.filter import Payload
+from broker.filter import Excess, Payload
 from broker.filters import store
 
 _SEEN_WITHIN_S = 5.0
@@ -35,6 +35,15 @@ class NewFilter(BaseModel):
     payload: Payload | None = Field(None, description="how much of the alert each message carries; or light")
     description: str | None = Field(
         None, max_length=2000, description="for people; null keeps the one before"
+    )
+    max_hits_per_hour: int | None = Field(
+        None, alias="maxHitsPerHour", ge=0, description="its budget; 0 = the one of the settings"
+    )
+    max_us_per_alert: float | None = Field(
+        None, alias="maxUsPerAlert", ge=0, description="time its functions may take; 0 = as in the settings"
+    )
+    on_excess: Excess | None = Field(
+        None, alias="onExcess", description="beyond its hits it is sampled, paused, or one after the other"
     )
     state: Literal["active", "draft"] = Field("active", description="a draft judges nothing until enabled")
     source: str | None = Field(

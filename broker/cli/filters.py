@@ -14,7 +14,7 @@ import typer
 
 from broker.cli.options import KafkaOption, RedisOption, settings_from
 from broker.errors import FilterError
-from broker.filter import Filter, Payload
+from broker.filter import Excess, Filter, Payload
 
 if TYPE_CHECKING:
     from broker.config import Settings
@@ -48,6 +48,17 @@ def add(
         Payload | None, typer.Option(help="How much of the alert each message carries; else light.")
     ] = None,
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    max_hits_per_hour: Annotated[
+        int | None, typer.Option(min=0, help="Its budget; 0 = filters.max_hits_per_hour of the settings.")
+    ] = None,
+    max_us_per_alert: Annotated[
+        float | None,
+        typer.Option(min=0, help="Time its functions may take; 0 = filters.max_us_per_alert."),
+    ] = None,
+    on_excess: Annotated[
+        Excess | None,
+        typer.Option(help="Beyond its hits: sample it, pause it, or one after the other (else this)."),
+    ] = None,
     draft: Annotated[
         bool, typer.Option("--draft", help="Store it only: it judges nothing until `enable`.")
     ] = False,
@@ -71,6 +82,9 @@ def add(
         "select": select,
         "payload": payload,
         "description": description,
+        "max_hits_per_hour": max_hits_per_hour,
+        "max_us_per_alert": max_us_per_alert,
+        "on_excess": on_excess,
         "draft": draft,
         "source": source,
         "by": who(),
@@ -215,7 +229,7 @@ def _print_list(items: list[Filter], drafts: Mapping[str, int]) -> None:
     rows = []
     for item in items:
         waiting = f" (draft {drafts[item.full_name]})" if item.full_name in drafts else ""
-        state = item.state if item.state == "draft" else f"{item.state}{waiting}"
+        state = item.state if item.state == "draft" else f"{item.state}{_share(item)}{waiting}"
         rows.append((item.full_name, str(item.version), state, item.payload, item.where))
     _print_table(("filter", "version", "state", "payload", "where"), rows)
 
@@ -226,6 +240,10 @@ def _print_versions(items: list[Filter], in_force: Filter) -> None:
         changed = (item.created_at, item.changed_at, item.changed_by)
         rows.append((str(item.version), standing(item, in_force), *changed, item.where))
     _print_table(("version", "state", "created", "changed", "by", "where"), rows)
+
+
+def _share(item: Filter) -> str:
+    return f", {item.sample:.2g} of its hits" if item.sample < 1 else ""
 
 
 def standing(item: Filter, in_force: Filter) -> str:

@@ -50,7 +50,9 @@ def listen(
         float | None,
         typer.Option(min=0, help="Stop once all is read and nothing came for this many seconds."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many decoded records.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many decoded records; notices do not count.")
+    ] = None,
     shown_as: Annotated[
         Format | None, typer.Option("--format", help="Default: table on a terminal, else jsonl.")
     ] = None,
@@ -71,7 +73,13 @@ def listen(
     chosen = shown_as or (Format.table if sys.stdout.isatty() else Format.jsonl)
     show = _table_line() if chosen is Format.table else _json_line(full)
     try:
-        with Stream(topic, settings.kafka, start=begin, on_undecodable=lambda bad: _say(show(bad))) as stream:
+        with Stream(
+            topic,
+            settings.kafka,
+            start=begin,
+            on_undecodable=lambda bad: _say(show(bad)),
+            on_notice=lambda notice: _say(show(notice)),
+        ) as stream:
             for received in islice(_records(stream, until_idle), limit):
                 _say(show(received))
     except KeyboardInterrupt:

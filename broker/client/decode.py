@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,13 @@ from broker.config import KafkaSettings
 from broker.control_topic import ControlTail
 from broker.errors import BrokerError
 from broker.message import Message
-from broker.publish.records import NAMESPACE
+from broker.publish.records import NAMESPACE, NOTICE_SCHEMA
 from broker.surveys.avro import LocalSchemas, SchemaSource, open_message
 from broker.topics import CONTROL, DEAD_LETTERS
 
 _ASK_AGAIN_S = 5.0
 _ANSWER_S = 10.0
+_NOTICE_FIELDS = {field["name"] for field in NOTICE_SCHEMA["fields"]}
 _LETTER_TEXTS = ("reason", "stage", "detail", "sha256")
 
 
@@ -96,6 +98,11 @@ def decode(message: Message, schemas: SchemaSource) -> Received | Undecodable:
     if first.schema.name.startswith(NAMESPACE + "."):
         return Received(message, first.values)
     return Received(message, {"records": [record.values for record in opened.records]})
+
+
+def is_notice(value: Mapping[str, Any]) -> bool:
+    """Whether a decoded record of ours is a notice: it has no alert, but a text."""
+    return value.keys() == _NOTICE_FIELDS
 
 
 def _control(message: Message) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from typing import Literal
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from broker.client.decode import ControlSchemas, Received, Undecodable, decode
+from broker.client.decode import ControlSchemas, Received, Undecodable, decode, is_notice
 from broker.config import KafkaSettings
 from broker.errors import BrokerError
 from broker.ingest.kafka import as_message
 from broker.kafka import PartitionKey, admin, end_offsets, reader, topic_partitions, watermarks
+from broker.topics import FILTERS
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,11 @@ def warn(bad: Undecodable) -> None:
     log.warning("%s[%d]@%d: %s", message.topic, message.partition, message.offset, bad.why)
 
 
+def warn_of_notice(notice: Received) -> None:
+    """What is done with a notice in a filter's topic unless the user says otherwise: a line in the log."""
+    log.warning("%s: %s", notice.message.topic, notice.value["text"])
+
+
 class Stream:
     """Decoded records of some topics, as they are committed.
 
@@ -42,6 +48,8 @@ class Stream:
     kafka  : host:port,... or the settings of a cluster that needs more than that
     start  : latest = what is committed from now on; beginning; or a time, in UTC if it names no zone
     on_undecodable : told of every record that cannot be read; the stream goes on
+    on_notice : told of every notice in a filter's topic: that it is sampled, paused or restored. This is no
+    hit, and the stream goes on
 
     Records of aborted transactions never appear, those of open ones once they are committed. Within a
     partition the order is kept. Iterating never ends by itself. Raises BrokerError when Kafka does not answer
@@ -59,10 +67,12 @@ class Stream:
         *,
         start: Start = "latest",
         on_undecodable: Callable[[Undecodable], None] = warn,
+        on_notice: Callable[[Received], None] = warn_of_notice,
     ) -> None:
         self._topics = (topics,) if isinstance(topics, str) else tuple(topics)
         self._kafka = KafkaSettings(bootstrap_servers=kafka) if isinstance(kafka, str) else kafka
         self._on_undecodable = on_undecodable
+        self._on_notice = on_notice
         self._patterns = _patterns(self._topics)
         self._consumer: Consumer = reader(self._kafka, **{"enable.partition.eof": True})
         self._admin = admin(self._kafka)
@@ -145,7 +155,7 @@ class Stream:
         self.close()
 
     def _take(self, raw: KafkaMessage) -> Received | None:
-        """One record decoded; None for an event, and for a record that went to on_undecodable."""
+        """One record decoded; None for an event, and for a record that went to a callback."""
         trouble = raw.error()
         if trouble is not None:
             self._note(trouble, raw)
@@ -153,9 +163,12 @@ class Stream:
         self._quiet_since = time.monotonic()
         self._account((raw.topic(), raw.partition()), raw.offset())
         decoded = decode(as_message(raw), self._schemas)
-        if isinstance(decoded, Received):
+        if isinstance(decoded, Undecodable):
+            self._on_undecodable(decoded)
+        elif decoded.message.topic.startswith(FILTERS) and is_notice(decoded.value):
+            self._on_notice(decoded)
+        else:
             return decoded
-        self._on_undecodable(decoded)
         return None
 
     def _account(self, key: PartitionKey, offset: int) -> None:

@@ -10,8 +10,10 @@ integers, arithmetic, functions) is worked out by `expression.Evaluator`, once e
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import numba
@@ -52,10 +54,12 @@ class Evaluation:
 
     masks : (n_filters, n_rows), False throughout for a filter that failed.
     failures : index of a filter that could not be evaluated -> why.
+    cost_ns : (n_filters,) time that its conditions took that are no clauses; what filters share, they share
     """
 
     masks: Mask
     failures: dict[int, str]
+    cost_ns: F64
 
 
 def evaluate(filters: Sequence[CompiledFilter], table: Table) -> Evaluation:
@@ -99,15 +103,16 @@ class Program:
         first_join = first_other + len(self.others)
         slots = np.zeros((first_join + len(self.joins), words), dtype=np.uint64)
         failed: dict[int, str] = {}
+        spent = np.zeros(len(self.others))
         if words:
             self._run_clauses(table, missing, slots)
-            failed = self._run_others(table, slots[first_other:first_join])
+            failed = self._run_others(table, slots[first_other:first_join], spent)
             run_joins(self.joins, self.operands, self.operand_starts, first_join, slots)
         masks = np.unpackbits(slots[self.roots].view(np.uint8), axis=1, count=rows, bitorder="little")
         found = masks.view(np.bool_).reshape(len(self.roots), rows)
         failures = self._failures(missing, {first_other + place: why for place, why in failed.items()})
         found[list(failures)] = False
-        return Evaluation(found, failures)
+        return Evaluation(found, failures, self._shared(spent))
 
     def _run_clauses(self, table: Table, missing: Sequence[str], slots: Words) -> None:
         values = np.full((len(self.columns), table.length), np.nan)
@@ -116,20 +121,45 @@ class Program:
                 values[place] = table[name].values
         run_clauses(values, self.thresholds, self.threshold_starts, self.clauses, self.clause_starts, slots)
 
-    def _run_others(self, table: Table, slots: Words) -> dict[int, str]:
-        """Fill the slots of what is no clause; place of each that failed -> why."""
+    def _run_others(self, table: Table, slots: Words, spent: F64) -> dict[int, str]:
+        """Fill the slots of what is no clause, and the time of each [ns]; place of each that failed -> why.
+
+        A part that several have in common is counted with the first.
+        """
         evaluator, failed = Evaluator(table, self.bound), {}
         bits = np.zeros((slots.shape[1] * 64,), dtype=np.bool_)
         with np.errstate(all="ignore"):
             for place, node in enumerate(self.others):
+                start = time.perf_counter_ns()
                 # Anything at all may go wrong in one condition (its memory, a column gone); the others go on.
                 try:
                     bits[: table.length] = evaluator.truth(node, True)
                 except Exception as error:
                     failed[place] = explain(error)
-                    continue
-                slots[place] = np.packbits(bits, bitorder="little").view(np.uint64)
+                else:
+                    slots[place] = np.packbits(bits, bitorder="little").view(np.uint64)
+                spent[place] = time.perf_counter_ns() - start
         return failed
+
+    def _shared(self, spent: F64) -> F64:
+        """The time of each condition that is no clause, in equal parts among the filters that use it."""
+        other, user = self._users
+        each = spent / np.maximum(np.bincount(other, minlength=len(spent)), 1)
+        return np.bincount(user, weights=each[other], minlength=len(self.roots)).astype(np.float64)
+
+    @cached_property
+    def _users(self) -> tuple[I64, I64]:
+        """(place of a condition that is no clause, number of a filter that uses it), of every such pair."""
+        first_other, first_join = len(self.clauses), len(self.clauses) + len(self.others)
+        needs = {first_other + place: {place} for place in range(len(self.others))}
+        for place in range(len(self.joins) if needs else 0):
+            own = self.operands[self.operand_starts[place] : self.operand_starts[place + 1]]
+            found = set().union(*(needs[slot] for slot in own.tolist() if slot in needs))
+            if found:
+                needs[first_join + place] = found
+        pairs = [(it, k) for k, slot in enumerate(self.roots.tolist()) for it in needs.get(slot, ())]
+        both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        return both[:, 0], both[:, 1]
 
     def _failures(self, missing: Sequence[str], failed: Mapping[int, str]) -> dict[int, str]:
         """Filter -> why it failed: one that needs a slot that failed, directly or through others."""
