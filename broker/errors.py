@@ -4,6 +4,7 @@ BrokerError
 ├── SettingsError          a setting is unknown, malformed or missing
 ├── SchemaError            an Avro schema cannot be used
 ├── FilterError            a filter's text is refused (carries the position)
+├── PluginError            a filter's plug-in cannot be used, or failed on a batch
 ├── FeedbackError          what was said of an alert cannot be stored
 ├── CatalogError           a catalogue cannot be added, found or read
 ├── AnnotationError        what was said of an object cannot be read
@@ -42,6 +43,10 @@ class FilterError(BrokerError):
         super().__init__(message)
         self.position = position
         self.text = text
+
+
+class PluginError(BrokerError):
+    """A filter's plug-in cannot be used, or failed on a batch."""
 
 
 class FeedbackError(BrokerError):

@@ -26,6 +26,7 @@ from broker.control_topic import ControlTail, ControlWriter
 from broker.drift.nights import NightCounts
 from broker.errors import BrokerError, HistoryLost, RetryBatch
 from broker.filters.budgets import paused
+from broker.filters.functions import PLUGIN, Named
 from broker.filters.live import FilterSet, compile_set
 from broker.heartbeats import Heartbeat, HeartbeatSender
 from broker.history.redis import RedisStore
@@ -60,6 +61,7 @@ from broker.models import ModelSet, model_set
 from broker.near import CatalogSet, catalog_set
 from broker.personal import ForestSet, forest_set
 from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_models, warm_up
+from broker.plugin import named_plugins
 from broker.promotion import BundleName
 from broker.publish.kafka import DeliveryFailed, KafkaOutput
 from broker.publish.packets import encode_record
@@ -217,13 +219,15 @@ class Worker:
             state.active_filters(),
             state.filter_addresses(),
             self._pipeline.columns,
-            {**self._forests.named, **self._catalogs.named},
+            {**self._forests.named, **self._catalogs.named, **_plugins(state)},
             self._filters,
             state.members(),
         )
         for name, why in self._filters.refused:
             if known.get(name) != why:
                 log.error("filter %s is not evaluated: %s", name, why)
+                text = f"{self.slot.id} does not evaluate it: {why}"
+                self._try_notice(name.partition(".")[0], name, "filter_refused", text)
         if hasattr(self, "_heart"):
             self._heart.now()
 
@@ -379,6 +383,12 @@ class Worker:
         models, shadows = self._models.names(), self._models.shadow_names()
         epoch, ready = self._filters.epoch, self._ready
         return Heartbeat(self.slot.id, epoch, ready, os.getpid(), models=models, shadows=shadows)
+
+
+def _plugins(state: control.ControlState) -> Named:
+    """The plug-ins of this machine, which are looked for only if a filter may ask for one."""
+    asked = any(PLUGIN in item.where or PLUGIN in item.select for item in state.active_filters())
+    return {PLUGIN: named_plugins()} if asked else {}
 
 
 def _show_models(before: ModelSet | None, now: ModelSet) -> None:

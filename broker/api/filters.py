@@ -87,7 +87,9 @@ def add_filter(
     if not added.written:
         response.status_code = 200
     response.headers["Location"] = f"/api/v1/filters/{added.filter.owner}/{added.filter.name}"
-    return _changed(context, added)
+    missing = store.plugins_missing_here(added.filter, context.columns)
+    warnings = [f"the plug-in {name!r} is not installed where the API runs" for name in missing]
+    return _changed(context, added) | {"warnings": warnings}
 
 
 @router.get("/filters/{owner}/{name}")

@@ -96,6 +96,12 @@ def add(
         settings = _connected(kafka, redis)
         added = store.add(settings, name, where, columns=columns, owner=owner, **asked)
     _report(added, as_json)
+    for missing in store.plugins_missing_here(added.filter, columns):
+        print(
+            f"warning: the plug-in {missing!r} is not installed here; a worker without it does not evaluate "
+            "this filter, and says so in `notices`",
+            file=sys.stderr,
+        )
 
 
 @filters.command("list")
@@ -162,6 +168,21 @@ def versions(
         print(json.dumps([store.as_json(item, in_force) for item in items]))
     else:
         _print_versions(items, in_force)
+
+
+@filters.command("plugins")
+def plugins(as_json: JsonOption = False) -> None:
+    """Rules in Python that are installed on this machine, for plugin('name') in a filter."""
+    from broker.plugin import installed  # noqa: PLC0415
+
+    items = list(installed().values())
+    if as_json:
+        print(json.dumps([item.to_json() for item in items]))
+    elif items:
+        rows = [(it.name, it.package, it.version, it.why or ", ".join(it.reads)) for it in items]
+        _print_table(("plug-in", "package", "version", "reads"), rows)
+    else:
+        print("no plug-in is installed here; docs/plugins.md says how to write one")
 
 
 def _change(verb: str, summary: str) -> None:

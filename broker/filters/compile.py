@@ -14,6 +14,7 @@ from broker.filters.functions import (
     CATALOG,
     FOREST,
     FUNCTION_BY_NAME,
+    PLUGIN,
     UNITS,
     Bound,
     FilterFunction,
@@ -85,8 +86,11 @@ def bind(compiled: CompiledFilter, named: Named) -> CompiledFilter:
 
 
 def require_names(compiled: CompiledFilter, known: Mapping[str, Collection[str]]) -> None:
-    """Raise FilterError unless everything that a filter names is there.  known : names by kind of state."""
-    for call in names_in(compiled):
+    """Raise FilterError unless everything that a filter names is there.  known : names by kind of state.
+
+    A plug-in need not be: it is installed where alerts are judged.
+    """
+    for call in (it for it in names_in(compiled) if it.state != PLUGIN):
         there = known.get(call.state, ())
         if call.name not in there:
             raise _unknown_name(call.state, tree.String(call.name, position=call.position), there)

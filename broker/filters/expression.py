@@ -184,7 +184,7 @@ class Evaluator:
     ) -> list[Any]:
         """What a Bound is called with after the memo: the columns that it reads, the other arguments."""
         reads = [self.value(tree.Column(column)) for column in bound.reads]
-        columns = [it if isinstance(it, values.Strings) else values.floats(it) for it in reads]
+        columns = [_as_column(it) for it in reads]
         return [*columns, *self._arguments(function, arguments)[1:]]
 
     def _member(self, function: FilterFunction, arguments: tuple[Expression, ...], member: str) -> Value:
@@ -204,6 +204,17 @@ class Evaluator:
             return None
         columns = self._columns_for(bound, function, call.arguments)
         return cast(BoundMembers, bound).failures(self._memo, *columns)
+
+
+def _as_column(value: Value) -> values.Strings | F64:
+    """A column as a Bound gets it."""
+    match value:
+        case values.Strings():
+            return value
+        case Truths(true, false):
+            return np.where(true, 1.0, np.where(false, 0.0, np.nan))
+        case _:
+            return values.floats(value)
 
 
 def _result(function: FilterFunction, found: F64, columns: Sequence[F64]) -> Value:

@@ -33,6 +33,9 @@ CATALOG = "catalogue"
 MAX_NEAR_DEG = 1.0
 """The largest radius that near() takes."""
 
+PLUGIN = "plugin"
+"""A kind of named state: the plug-ins that are installed where alerts are judged."""
+
 UNITS = {"degree": 1.0, "arcmin": 1.0 / 60.0, "arcsec": 1.0 / 3600.0}
 """Names for units of angle, in degrees."""
 
@@ -308,6 +311,17 @@ FILTER_FUNCTIONS: tuple[FilterFunction, ...] = (
         result="boolean",
         state=CATALOG,
         members=True,
+    ),
+    FilterFunction(
+        "plugin",
+        (Parameter("name", "name"),),
+        "Whether a rule in Python holds that the broker's operator has installed; `broker filters plugins`"
+        " lists those of a machine.",
+        "plugin('deep-rule') and mag < 19",
+        operator.call,
+        result="boolean",
+        skips_null=True,
+        state=PLUGIN,
     ),
 )
 

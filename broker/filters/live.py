@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from broker.errors import FilterError
 from broker.filter import Filter
-from broker.filters.compile import CompiledFilter, bind, compile_filter, has_members
+from broker.filters.compile import CompiledFilter, bind, compile_filter, has_members, names_in
 from broker.filters.evaluate import Program, compile_program
-from broker.filters.functions import Members, Named
+from broker.filters.functions import PLUGIN, Members, Named
 from broker.filters.select import CompiledSelect, bind_select, compile_select
+from broker.filters.tree import refusal, shown
+from broker.plugin import why_not
 from broker.table import ColumnSpec
 
 
@@ -70,15 +72,18 @@ def compile_set(
             select = before.listed.get(item.select)
             if item.select and (select is None or (any(map(has_members, select.items)) and not same_members)):
                 select = compile_select(item.select, specs, members)
+            bound = _kept(bind(compiled, named or {}), held.get(item.where))
+            lists = bind_select(select, named or {}) if select is not None else None
+            for form in (bound, *(lists.items if lists else ())):
+                _require_plugins(form, specs)
         except FilterError as error:
             refused.append((item.full_name, str(error)))
             continue
         parsed[item.where] = compiled
         if select is not None:
             listed[item.select] = select
-            select = bind_select(select, named or {})
-        good.append((item, _kept(bind(compiled, named or {}), held.get(item.where)), select))
-    forms = tuple(compiled for _, compiled, _ in good)
+        good.append((item, bound, lists))
+    forms = tuple(bound for _, bound, _ in good)
     same = len(forms) == len(before.compiled) and all(map(operator.is_, forms, before.compiled))
     return FilterSet(
         epoch,
@@ -99,3 +104,16 @@ def _kept(form: CompiledFilter, before: CompiledFilter | None) -> CompiledFilter
     if before is None or before.expression is not form.expression or before.bound.keys() != form.bound.keys():
         return form
     return before if all(before.bound[name] is it for name, it in form.bound.items()) else form
+
+
+def _require_plugins(bound: CompiledFilter, specs: Mapping[str, ColumnSpec]) -> None:
+    """Raise FilterError for a plug-in that cannot be called here."""
+    for call in names_in(bound):
+        if call.state == PLUGIN:
+            found = bound.bound.get((PLUGIN, call.name))
+            if found is None:
+                raise refusal(f"no plug-in {shown(call.name)}", call.position, why_not(call.name))
+            unknown = sorted(set(found.reads) - specs.keys())
+            if unknown:
+                fault = f"plug-in {shown(call.name)} reads {shown(unknown[0])}, which is no column"
+                raise refusal(fault, call.position)

@@ -26,11 +26,13 @@ from broker.control_topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, FilterError
 from broker.filter import Excess, Filter, Payload, State
 from broker.filters.builtin import BUILTIN_FILTERS
-from broker.filters.compile import compile_filter, require_names
+from broker.filters.compile import compile_filter, names_in, require_names
+from broker.filters.functions import PLUGIN
 from broker.filters.parse import split_statement
 from broker.filters.select import compile_select
 from broker.heartbeats import wait_for_epoch
 from broker.kafka import admin, create_topics
+from broker.plugin import installed_names
 from broker.table import ColumnSpec
 from broker.topics import filter_spec
 
@@ -250,6 +252,14 @@ def add(
         with alone(client):
             stored = _store(settings, (owner, name), asked, columns)
         return _acknowledged(settings, client, stored, timeout_s)
+
+
+def plugins_missing_here(item: Filter, columns: Mapping[str, ColumnSpec]) -> list[str]:
+    """Names of plug-ins that a filter calls and this machine does not have; its workers' machines may."""
+    select = compile_select(item.select, columns).items if item.select else ()
+    calls = [call for form in (compile_filter(item.where, columns), *select) for call in names_in(form)]
+    asked = {call.name for call in calls if call.state == PLUGIN}
+    return sorted(asked - installed_names()) if asked else []
 
 
 def remove(

@@ -102,7 +102,7 @@ class Stage:
                 for first in range(0, len(values), 40):
                     send(self.bootstrap, TOPIC, values[first : first + 40])
                     self.sent += len(values[first : first + 40])
-                    time.sleep(0.1)
+                    time.sleep(0.2)
 
         thread = threading.Thread(target=feed)
         thread.start()
@@ -211,7 +211,7 @@ def test_every_message_is_explained_by_one_version_and_none_is_missing(stage: St
         stage.let_pass(200)
         for change in changes:
             change()
-            stage.let_pass(150)
+            stage.let_pass(100)
     hits, notices = stage.check("life")
     assert {label(hit) for hit in hits} == {f"local.life@{version}" for version in (1, 2, 3, 4)}
     assert notices == []
@@ -239,7 +239,7 @@ def test_a_filter_beyond_its_budget_is_paused_or_sampled_and_disturbs_nobody(sta
     with stage.flowing():
         wait_until(lambda: stage.notices("flood"), "the flood is noticed")
         wait_until(lambda: stage.notices("drizzle"), "the drizzle is noticed")
-        stage.let_pass(400)
+        stage.let_pass(300)
     flood, told = stage.check("flood")
     (notice,) = stage.notices("flood")
     assert [item.value for item in told] == [notice]
