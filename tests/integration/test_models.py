@@ -88,8 +88,8 @@ class Stage:
         wait_until(self.drained, "all is processed")
 
     def alerts(self) -> list[dict[str, Any]]:
-        """What was published so far, the newest batch last."""
-        found = decoded(self.bootstrap, "alerts.ztf")
+        """What was published so far, the newest batch last; updates left out."""
+        found = [item for item in decoded(self.bootstrap, "alerts.ztf") if item["kind"] == "alert"]
         return sorted(found, key=lambda alert: int(alert["provenance"]["publishedAt"]))
 
     def drained(self) -> bool:
@@ -97,10 +97,10 @@ class Stage:
         return sum(end - start for spans in self.spans().values() for start, end, _ in spans) >= self.sent
 
     def spans(self) -> Spans:
-        """What the ledger says of each input partition."""
+        """What the ledger says of each partition of the alerts' topic."""
         found: Spans = defaultdict(list)
         for record in ledger_records(self.settings.kafka):
-            for part in record["partitions"]:
+            for part in (item for item in record["partitions"] if item["topic"] == TOPIC):
                 found[part["partition"]].append((part["before"], part["after"], record["epoch"]))
         return found
 
