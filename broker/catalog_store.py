@@ -230,10 +230,12 @@ def _names(where: str, name: str, kind: str) -> bool:
     )
 
 
-def problem(settings: Settings, item: StoredCatalog) -> str:
-    """Why this machine cannot read a live catalogue, '' if it can."""
+def problem(settings: Settings, item: StoredCatalog, *, whole: bool = False) -> str:
+    """Why this machine cannot read a live catalogue, '' if it can.  whole : read every byte, too"""
     try:
-        open_catalog(catalogs_folder(settings) / item.folder, item.sha256)
+        catalog = open_catalog(catalogs_folder(settings) / item.folder, item.sha256)
+        if whole:
+            catalog.check()
     except CatalogError as error:
         return str(error)
     return ""

@@ -68,6 +68,7 @@ def add(
 @catalogs.command("list")
 def list_(
     everything: Annotated[bool, typer.Option("--all", help="Removed ones too.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read all files, and compare their hashes.")] = False,
     as_json: JsonOption = False,
     kafka: KafkaOption = None,
     redis: RedisOption = None,
@@ -78,7 +79,7 @@ def list_(
     settings = _connected(kafka, redis)
     items = catalog_store.listed(catalog_store.read(settings), removed=everything)
     live = [item for item in items if item.state == "active"]
-    problems = {item.name: catalog_store.problem(settings, item) for item in live}
+    problems = {item.name: catalog_store.problem(settings, item, whole=check) for item in live}
     if as_json:
         print(
             json.dumps([{**catalog_store.as_json(it), "problem": problems.get(it.name, "")} for it in items])

@@ -8,6 +8,7 @@ chunks: numbers as float64 or float32 with NaN for NULL, or as int64 with NULL_I
 
 from __future__ import annotations
 
+import csv
 import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -334,7 +335,7 @@ class CsvTable:
         self._docs = {it[1]: " ".join(it[2].split()) for it in described if it}
 
     def _split(self, line: str) -> list[str]:
-        return [part.strip().strip('"') for part in line.split(self._separator)]
+        return [part.strip() for part in next(csv.reader([line], delimiter=self._separator))]
 
     def _texts(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Columns as texts, NULL where they say so."""

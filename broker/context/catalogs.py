@@ -171,7 +171,7 @@ class Catalog:
         return self._arrays[f"{name}.npy"]
 
     def check(self) -> None:
-        """Read every file and compare it with the manifest.  Raises CatalogError."""
+        """Read every file whole and compare it with the manifest.  Raises CatalogError."""
         for name, (_, digest) in self.manifest.files.items():
             if file_sha256(self._folder / name) != digest:
                 raise CatalogError(f"{self._folder / name} is not what was added; copy it again")

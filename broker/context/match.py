@@ -199,18 +199,34 @@ def _begin(cells: I64, ra: float, dec: float, radius_deg: float, stack: I64) -> 
 
 @_compiled
 def _divide(
-    cells: I64, ra: float, dec: float, reach_deg: float, cell_radius: F64, stack: I64, top: int
+    cells: I64,
+    ra: float,
+    dec: float,
+    reach_deg: float,
+    cell_radius: F64,
+    stack: I64,
+    apart: F64,
+    top: int,
 ) -> int:
-    """Replace the cell above the top by those of its quarters that a cone reaches; the height then."""
+    """Replace the cell above the top by those of its quarters that a cone reaches; the height then.
+
+    The nearest comes last, so that it is looked at first and what it holds leaves the others out of reach.
+    apart : at least how far the position is from each cell of the stack [deg]
+    """
     order, cell, low, last = stack[top, 0] + 1, stack[top, 1], stack[top, 2], stack[top, 3]
-    shift = 2 * (MAX_ORDER - order)
+    shift, bottom = 2 * (MAX_ORDER - order), top
     for quarter in range(4 * cell, 4 * cell + 4):
         high = last if quarter == 4 * cell + 3 else _first_from(cells, (quarter + 1) << shift, low, last)
         if low < high:
             centre_ra, centre_dec = centre_of(order, quarter)
-            far = reach_deg + cell_radius[order] + _ROUNDING_DEG
-            if separation_one(ra, dec, centre_ra, centre_dec) <= far:
-                stack[top, 0], stack[top, 1], stack[top, 2], stack[top, 3] = order, quarter, low, high
+            distance = separation_one(ra, dec, centre_ra, centre_dec) - cell_radius[order] - _ROUNDING_DEG
+            if distance <= reach_deg:
+                at = top
+                while at > bottom and apart[at - 1] < distance:
+                    stack[at], apart[at] = stack[at - 1], apart[at - 1]
+                    at -= 1
+                stack[at, 0], stack[at, 1], stack[at, 2], stack[at, 3] = order, quarter, low, high
+                apart[at] = distance
                 top += 1
         low = high
     return top
@@ -228,15 +244,18 @@ def _nearest(
     rows: I64,
     separations: F64,
 ) -> None:
-    stack = np.empty((_STACK, 4), np.int64)
+    stack, apart = np.empty((_STACK, 4), np.int64), np.zeros(_STACK)
     for search in range(asked_ra.shape[0]):
         here_ra, here_dec = asked_ra[search], asked_dec[search]
         best, limit = -1, radius_deg[search]
+        apart[:12] = -1.0
         top = 0 if limit < 0 else _begin(cells, here_ra, here_dec, limit, stack)
         while top > 0:
             top -= 1
+            if apart[top] > limit:
+                continue
             if stack[top, 3] - stack[top, 2] > _FEW and stack[top, 0] < MAX_ORDER:
-                top = _divide(cells, here_ra, here_dec, limit, cell_radius, stack, top)
+                top = _divide(cells, here_ra, here_dec, limit, cell_radius, stack, apart, top)
                 continue
             for row in range(stack[top, 2], stack[top, 3]):
                 if abs(dec[row] - here_dec) > limit + _ROUNDING_DEG:
@@ -259,7 +278,7 @@ def _count(
     most: int,
     counts: I64,
 ) -> None:
-    stack = np.empty((_STACK, 4), np.int64)
+    stack, apart = np.empty((_STACK, 4), np.int64), np.zeros(_STACK)
     for search in range(asked_ra.shape[0]):
         here_ra, here_dec, limit = asked_ra[search], asked_dec[search], radius_deg[search]
         found = -1 if limit < 0 else 0
@@ -267,7 +286,7 @@ def _count(
         while top > 0 and found < most:
             top -= 1
             if stack[top, 3] - stack[top, 2] > _FEW and stack[top, 0] < MAX_ORDER:
-                top = _divide(cells, here_ra, here_dec, limit, cell_radius, stack, top)
+                top = _divide(cells, here_ra, here_dec, limit, cell_radius, stack, apart, top)
                 continue
             for row in range(stack[top, 2], stack[top, 3]):
                 if abs(dec[row] - here_dec) <= limit + _ROUNDING_DEG:
@@ -288,7 +307,7 @@ def _pairs(
     rows: I64,
     separations: F64,
 ) -> None:
-    stack = np.empty((_STACK, 4), np.int64)
+    stack, apart = np.empty((_STACK, 4), np.int64), np.zeros(_STACK)
     for search in range(asked_ra.shape[0]):
         here_ra, here_dec, limit = asked_ra[search], asked_dec[search], radius_deg[search]
         first, end = starts[search], starts[search]
@@ -296,7 +315,7 @@ def _pairs(
         while top > 0:
             top -= 1
             if stack[top, 3] - stack[top, 2] > _FEW and stack[top, 0] < MAX_ORDER:
-                top = _divide(cells, here_ra, here_dec, limit, cell_radius, stack, top)
+                top = _divide(cells, here_ra, here_dec, limit, cell_radius, stack, apart, top)
                 continue
             for row in range(stack[top, 2], stack[top, 3]):
                 if abs(dec[row] - here_dec) > limit + _ROUNDING_DEG:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -261,3 +262,26 @@ def test_who_names_a_catalogue() -> None:
     for offset, (name, text) in enumerate(texts.items()):
         state = control.apply(state, offset, *control.filter_record(Filter("me", name, 1, text)))
     assert [item.name for item in users_of(state, "sdss")] == ["a"]
+
+
+def test_the_filters_of_the_documentation_compile_on_the_example_files(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    items = []
+    for number, (name, file) in enumerate(
+        {"sdss": "sdss.csv", "desi": "desi.fits", "racs": "racs.parquet"}.items()
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        manifest, sha256 = build(choose([open_table(docs / "examples" / file)]), folder)
+        assert manifest.rows >= 10
+        items.append(
+            StoredCatalog(name, number + 1, sha256, manifest.rows, manifest.specs, "active", "", "", "")
+        )
+    text = (docs / "context.md").read_text()
+    filters = re.findall(r'--where "(.*?)"', text) + re.findall(r"\| `(near\(.*)` \|", text)
+    filters = [it for it in filters if "'name'" not in it]
+    assert len(filters) == 5
+    specs = {**SPECS, "trail_length_arcsec": ColumnSpec("trail_length_arcsec", "arcsec", "")}
+    members = state_of(*items).members()
+    for where in filters:
+        assert compile_filter(where, specs, members)
