@@ -99,15 +99,20 @@ class SkyIndex:
     def __len__(self) -> int:
         return len(self.cells)
 
-    def nearest(self, ra: F64, dec: F64, radius_deg: F64 | float) -> tuple[I64, F64]:
+    def nearest(
+        self, ra: F64, dec: F64, radius_deg: F64 | float, own_deg: F64 | None = None
+    ) -> tuple[I64, F64]:
         """The nearest position within the radius: its row and how far it is.
+
+        own_deg : (n,) [deg] a row counts within its own radius only
 
         Returns rows (k,), -1 where there is none or the search is not answered, and separations (k,) [deg],
         NaN there. Of positions equally far the lowest row.
         """
         asked = _asked(ra, dec, radius_deg)
         rows, separations = np.empty(len(asked[0]), np.int64), np.empty(len(asked[0]))
-        _nearest(self.cells, self.ra, self.dec, *asked, CELL_RADIUS_DEG, rows, separations)
+        own = np.empty(0) if own_deg is None else own_deg
+        _nearest(self.cells, self.ra, self.dec, *asked, CELL_RADIUS_DEG, own, rows, separations)
         return rows, separations
 
     def count(self, ra: F64, dec: F64, radius_deg: F64 | float, most: int = 2**62) -> I64:
@@ -241,6 +246,7 @@ def _nearest(
     asked_dec: F64,
     radius_deg: F64,
     cell_radius: F64,
+    own: F64,
     rows: I64,
     separations: F64,
 ) -> None:
@@ -261,6 +267,8 @@ def _nearest(
                 if abs(dec[row] - here_dec) > limit + _ROUNDING_DEG:
                     continue
                 separation = separation_one(here_ra, here_dec, ra[row], dec[row])
+                if own.shape[0] > 0 and separation > own[row]:
+                    continue
                 if separation < limit or (separation == limit and (best < 0 or row < best)):
                     best, limit = row, separation
         rows[search], separations[search] = best, limit if best >= 0 else np.nan
