@@ -8,6 +8,7 @@ BrokerError
 ├── FeedbackError          what was said of an alert cannot be stored
 ├── CatalogError           a catalogue cannot be added, found or read
 ├── AnnotationError        what was said of an object cannot be read
+├── ListError              a watchlist or region cannot be stored or read
 ├── BundleError            a model bundle does not fit this version of the code
 ├── EmbeddedServerError    an embedded Kafka or Valkey did not start, or is not ours
 ├── RetryBatch             this batch must be aborted and done again (nothing is lost)
@@ -59,6 +60,10 @@ class CatalogError(BrokerError):
 
 class AnnotationError(BrokerError):
     """What was said of an object cannot be read, or says too little."""
+
+
+class ListError(BrokerError):
+    """A watchlist or region cannot be stored or read."""
 
 
 class BundleError(BrokerError):
