@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from broker.catalog import StoredCatalog
-from broker.errors import CatalogError, FeedbackError, FilterError
+from broker.context.stored import BLOB, LIST_KINDS, ListKind, Parts, StoredList, blob_place
+from broker.errors import CatalogError, FeedbackError, FilterError, ListError
 from broker.feedback import Mark, StoredForest, StoredTrees
 from broker.filter import Filter
 from broker.promotion import BundleName, Promotion, Shadow, StoredBundle
@@ -31,6 +32,7 @@ SHADOW = "shadow"
 CATALOG = "catalog"
 NEAR = "catalogue"
 """What a filter's function calls the kind of state that a catalogue is."""
+_BLOB_PREFIX = f"{BLOB}/".encode()
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class ControlState:
     forests : forests of each (owner, survey), by revision;  forest_epochs : the offset of each of those
     shadows : the newest shadow of each group, those that were turned off included
     catalogs : every revision of each catalogue, removals included
+    lists : every revision of every watchlist and region, by (kind, name), removals included
+    blobs : the contents of these, as they came, by SHA-256: nothing is read of them here
     unreadable : (offset, why) of records that this version of the code could not read
     """
 
@@ -63,6 +67,8 @@ class ControlState:
     shadows: Mapping[str, Shadow] = field(default_factory=dict)
     catalogs: Mapping[str, Mapping[int, StoredCatalog]] = field(default_factory=dict)
     unreadable: tuple[tuple[int, str], ...] = ()
+    lists: Mapping[tuple[ListKind, str], Mapping[int, StoredList]] = field(default_factory=dict)
+    blobs: Mapping[str, Parts] = field(default_factory=dict, repr=False)
 
     def latest_filters(self) -> dict[str, Filter]:
         """The newest version of each filter by `owner.name`, drafts and removed ones included."""
@@ -93,9 +99,18 @@ class ControlState:
         mine = (mark for key, mark in sorted(self.marks.items()) if key[0] == owner and not mark.removed)
         return [mark for mark in mine if survey in {None, mark.survey}]
 
+    def live_lists(self) -> dict[tuple[ListKind, str], StoredList]:
+        """The newest revision of each watchlist and region that is not removed."""
+        newest = {name: revisions[max(revisions)] for name, revisions in sorted(self.lists.items())}
+        return {name: item for name, item in newest.items() if item.state == "active"}
+
     def names(self) -> dict[str, set[str]]:
         """What a filter may name, by kind of state."""
-        return {FOREST: {owner for owner, _ in self.forests}, NEAR: set(self.live_catalogs())}
+        live = self.live_lists()
+        lists: dict[str, set[str]] = {
+            kind: {name for other, name in live if other == kind} for kind in LIST_KINDS
+        }
+        return {FOREST: {owner for owner, _ in self.forests}, NEAR: set(self.live_catalogs()), **lists}
 
     def live_catalogs(self) -> dict[str, StoredCatalog]:
         """The newest revision of each catalogue that is not removed, by name."""
@@ -126,6 +141,8 @@ def _newest(filters: Iterable[Filter]) -> dict[str, Filter]:
 def apply(state: ControlState, offset: int, key: bytes | None, value: bytes | None) -> ControlState:
     """The state after one more control record; a record we cannot read is noted, never fatal."""
     try:
+        if key is not None and value is not None and key.startswith(_BLOB_PREFIX):
+            return _with_part(state, offset, *blob_place(key), value)
         kind, content = _parse(key, value)
         if kind == FILTER:
             return _with_filter(state, offset, Filter.from_json(content))
@@ -149,12 +166,14 @@ def apply(state: ControlState, offset: int, key: bytes | None, value: bytes | No
             return replace(state, epoch=offset, shadows={**state.shadows, item.group: item})
         if kind == CATALOG:
             return _with_catalog(state, offset, StoredCatalog.from_json(content, offset))
+        if kind in LIST_KINDS:
+            return _with_list(state, offset, StoredList.from_json(content))
         raise ValueError(f"unknown kind {kind!r}")
     except (ValueError, KeyError, TypeError, AttributeError, *_REFUSED) as error:
         return replace(state, epoch=offset, unreadable=(*state.unreadable, (offset, str(error))))
 
 
-_REFUSED = (FilterError, FeedbackError, CatalogError)
+_REFUSED = (FilterError, FeedbackError, CatalogError, ListError)
 """What a record's own type says of content that it cannot have."""
 
 
@@ -197,6 +216,17 @@ def _with_catalog(state: ControlState, offset: int, item: StoredCatalog) -> Cont
 def catalog_record(item: StoredCatalog) -> tuple[bytes, bytes]:
     """Key and value of the control record of a catalogue's revision."""
     return f"{CATALOG}/{item.name}/{item.revision}".encode(), json.dumps(item.to_json()).encode()
+
+
+def _with_list(state: ControlState, offset: int, item: StoredList) -> ControlState:
+    name = (item.kind, item.name)
+    revisions = {**state.lists.get(name, {}), item.revision: item}
+    return replace(state, epoch=offset, lists={**state.lists, name: revisions})
+
+
+def _with_part(state: ControlState, offset: int, sha256: str, part: int, value: bytes) -> ControlState:
+    parts = {**state.blobs.get(sha256, {}), part: value}
+    return replace(state, epoch=offset, blobs={**state.blobs, sha256: parts})
 
 
 def mark_record(item: Mark) -> tuple[bytes, bytes]:

@@ -21,6 +21,7 @@ from broker.annotations.pace import Pace
 from broker.astro.times import unix_s_to_mjd_tai
 from broker.budget_keeper import BudgetKeeper, Spent
 from broker.config import Settings
+from broker.context.lists import ListSet, list_set, without_loaded
 from broker.context_files import catalogs_folder
 from broker.control_topic import ControlTail, ControlWriter
 from broker.drift.nights import NightCounts
@@ -122,6 +123,7 @@ class Worker:
         self._forests = ForestSet()
         self._catalogs = CatalogSet()
         self._budgets = BudgetKeeper(self.settings)
+        self._lists = ListSet()
         _show_models(None, self._models)
         self._tail.catch_up()
         self._announce_schemas()
@@ -213,16 +215,18 @@ class Worker:
         self._swap_forests(forest_set(self._forests, state))
         self._swap_catalogs(catalog_set(self._catalogs, state, lambda: catalogs_folder(self.settings)))
         self._budgets.serve(state)
+        self._swap_lists(list_set(self._lists, state))
         known = dict(self._filters.refused)
         self._filters = compile_set(
             state.epoch,
             state.active_filters(),
             state.filter_addresses(),
             self._pipeline.columns,
-            {**self._forests.named, **self._catalogs.named, **_plugins(state)},
+            {**self._forests.named, **self._catalogs.named, **self._lists.named, **_plugins(state)},
             self._filters,
             state.members(),
         )
+        self._tail.state = without_loaded(state, self._lists)
         for name, why in self._filters.refused:
             if known.get(name) != why:
                 log.error("filter %s is not evaluated: %s", name, why)
@@ -260,6 +264,13 @@ class Worker:
                 log.error("catalogue %s has no answers: %s", label, why)
                 text = f"{self.slot.id} cannot read it, so every match with it is failed: {why}"
                 self._try_notice("broker", label, "catalog_refused", text)
+
+    def _swap_lists(self, lists: ListSet) -> None:
+        before, self._lists = self._lists, lists
+        for label, why in lists.failed.items():
+            if before.failed.get(label) != why:
+                log.error("%s fails: %s", label, why)
+                self._try_notice(lists.owners[label], label, "list_failed", f"{self.slot.id}: {why}")
 
     def _tell_refused(self, name: BundleName, why: str) -> None:
         self._try_notice("broker", str(name), "model_refused", f"{self.slot.id} cannot load it: {why}")

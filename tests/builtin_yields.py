@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from broker.config import load
+from broker.context.region_files import read_region
+from broker.context.regions import BoundRegion
 from broker.filters.builtin import BUILTIN_FILTERS
+from broker.filters.functions import REGION, Named
 from broker.filters.live import compile_set
 from broker.history.memory import MemoryStore
 from broker.message import Message
@@ -42,21 +45,40 @@ SEED = 12
 """How many alerts of a made-up ZTF sky, and its seed: another than the recipes were looked at with."""
 
 
-def measure(root: Path) -> dict[str, Yield]:
-    """Every real alert, in one batch a survey, through the pipeline with the shipped models."""
+EXAMPLE_MAP = Path(__file__).parents[1] / "docs" / "examples" / "skymap.fits"
+
+
+def measure(root: Path, named: Named | None = None) -> dict[str, Yield]:
+    """Every real alert, in one batch a survey, through the pipeline with the shipped models.
+
+    named : what filters may name, nothing if not given
+    """
     return {
-        survey: _passed([path.read_bytes() for name in names for path in sorted((root / name).iterdir())])
+        survey: _passed(
+            [path.read_bytes() for name in names for path in sorted((root / name).iterdir())], named
+        )
         for survey, names in FOLDERS.items()
     }
 
 
-def _passed(values: Sequence[bytes]) -> Yield:
+def with_regions(root: Path) -> str:
+    """What `gw-region` lets through when its region is the example's sky map, or the whole sky."""
+    regions = {"the example": EXAMPLE_MAP.read_bytes(), "the whole sky": b"0/0-11"}
+    lines = ["| region `gw` | ZTF | Rubin |", "| --- | --- | --- |"]
+    for about, content in regions.items():
+        found = measure(root, {REGION: {"gw": BoundRegion(read_region(content).region)}})
+        rates = (f"{found[survey].per_1000('gw-region'):.1f}" for survey in FOLDERS)
+        lines.append(f"| {about} | {' | '.join(rates)} |")
+    return "\n".join(lines)
+
+
+def _passed(values: Sequence[bytes], named: Named | None = None) -> Yield:
     settings = load(env={})
     settings = replace(settings, run=replace(settings.run, publish_private=True))
     models = shipped_or_chosen_models(settings)
     pipeline = Pipeline(MemoryStore(), models.default, LocalSchemas(), settings)
     pipeline.serve(models)
-    filters = compile_set(0, BUILTIN_FILTERS, {}, pipeline.columns)
+    filters = compile_set(0, BUILTIN_FILTERS, {}, pipeline.columns, named)
     messages = [Message("real", 0, offset, 0, value) for offset, value in enumerate(values)]
     outcome = pipeline.process(messages, filters)
     return Yield(sum(n for (_, what, _), n in outcome.counts.items() if what == "published"), outcome.hits)
@@ -94,4 +116,4 @@ def kinds_table(found: dict[str, Yield]) -> str:
 if __name__ == "__main__":
     folder = shared_data()
     sys.exit("no real alerts here: set BROKER_TEST_DATA to their folder") if folder is None else None
-    print(table(measure(folder)), kinds_table(simulated()), sep="\n\n")
+    print(table(measure(folder)), with_regions(folder), kinds_table(simulated()), sep="\n\n")

@@ -302,4 +302,29 @@ BUILTIN_FILTERS: tuple[Filter, ...] = (
             " not say, as ZTF's): no pass."
         ),
     ),
+    Filter(
+        owner="broker",
+        name="gw-region",
+        version=1,
+        where=(
+            f"in_region('gw', 0.9) and age_days between 0.01 and 5 and {_BRIGHTER}"
+            f" and {_NOT_ON_A_STAR} and {_NO_GLARE} and {_GENUINE}"
+        ),
+        description=(
+            "Inside the 90 % region of the sky map that is stored as 'gw' (or in the MOC of that name), first"
+            " seen less than five days ago and again a quarter of an hour later, at no star. NULL: no such"
+            " region, or one that cannot be read, no pass; other context that is unknown does not exclude."
+        ),
+    ),
+    Filter(
+        owner="broker",
+        name="watchlist",
+        version=1,
+        where="in_watchlist('targets', 2*arcsec)",
+        description=(
+            "Within two arcseconds of a position of the watchlist that is stored as 'targets', or within the"
+            " position's own radius where that is smaller. NULL: no such list, or one that cannot be read,"
+            " no pass."
+        ),
+    ),
 )

@@ -15,7 +15,9 @@ from broker.filters.functions import (
     FOREST,
     FUNCTION_BY_NAME,
     PLUGIN,
+    REGION,
     UNITS,
+    WATCHLIST,
     Bound,
     FilterFunction,
     Members,
@@ -123,6 +125,8 @@ def names_in(compiled: CompiledFilter) -> list[NamedState]:
 _NO_SUCH = {
     FOREST: "`broker feedback add` makes one with an owner's first mark",
     CATALOG: "`broker catalogs list` shows those there are, `broker catalogs add` adds one",
+    WATCHLIST: "`broker catalogs add NAME FILE --kind watchlist` makes one",
+    REGION: "`broker catalogs add NAME FILE --kind region` makes one",
 }
 """What to do where state of a kind is missing."""
 
@@ -176,8 +180,9 @@ def _resolve_call(node: tree.Call, specs: Mapping[str, ColumnSpec]) -> tree.Call
     missing = [name for name in reads if name not in specs]
     if missing:
         raise refusal(f"{function.name} needs the column {missing[0]!r}, which is not there", node.position)
-    wanted, given = len(function.parameters), len(node.arguments)
-    if given < wanted or (given > wanted and not function.repeats):
+    most, given = len(function.parameters), len(node.arguments)
+    least = sum(not parameter.optional for parameter in function.parameters)
+    if given < least or (given > most and not function.repeats):
         raise refusal(f"{function.name} with {given} arguments", node.position, f"write {function.signature}")
     if node.member and not function.members:
         what = f"{function.name} with the column {shown(node.member.name)}"

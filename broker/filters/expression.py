@@ -151,6 +151,7 @@ class Evaluator:
         """What a call gives: a choice as it is written, a number within its parameter's limits."""
         last = function.parameters[-1:]
         parameters = [*function.parameters, *last * (len(arguments) - len(function.parameters))]
+        parameters = parameters[: len(arguments)]
         return [
             argument.value
             if isinstance(argument, tree.String)
@@ -173,6 +174,8 @@ class Evaluator:
             return values.Nothing()
         columns = self._columns_for(bound, function, arguments)
         found = function.implementation(bound, self._memo, *columns)
+        if isinstance(found, values.Strings):
+            return found
         return _result(function, found, [it for it in columns if isinstance(it, np.ndarray)])
 
     def _bound_of(self, function: FilterFunction, arguments: tuple[Expression, ...]) -> Bound | None:
@@ -199,8 +202,10 @@ class Evaluator:
         Tri-state: a row with an answer, also that nothing was found, is no failure.
         """
         function = FUNCTION_BY_NAME[call.name]
-        bound = self._bound_of(function, call.arguments) if function.members else None
-        if bound is None:
+        bound = self._bound_of(function, call.arguments) if function.state else None
+        if why := getattr(bound, "failure", ""):
+            return values.Strings(np.zeros(self._table.length, dtype=np.int64), (why,))
+        if bound is None or not function.members:
             return None
         columns = self._columns_for(bound, function, call.arguments)
         return cast(BoundMembers, bound).failures(self._memo, *columns)

@@ -26,6 +26,9 @@ from broker.table import ColumnSpec
 
 FOREST = "forest"
 """A kind of named state: the forests of an owner, one for each survey that the owner marked alerts of."""
+WATCHLIST = "watchlist"
+REGION = "region"
+"""Kinds of named state: lists of positions, and parts of the sky."""
 
 CATALOG = "catalogue"
 """A kind of named state: a catalogue of positions, whose columns a filter can ask for."""
@@ -46,6 +49,7 @@ class Parameter:
 
     kind "name" is a string constant: it names durable state, of the kind that the function says.
     kind "choice" is a string constant, one of `choices`; the implementation gets it as str.
+    optional : the call may end before it, and the implementation then gets one argument less.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Parameter:
     lowest: float = -np.inf
     highest: float = np.inf
     choices: tuple[str, ...] = ()
+    optional: bool = False
 
 
 class Bound(Protocol):
@@ -60,7 +65,8 @@ class Bound(Protocol):
 
     Called with `memo`, which is empty when a batch begins and keeps what several names share, then with the
     columns it reads, then with the call's other arguments; returns (n,) float64, NaN for NULL. A column of
-    strings comes as Strings, any other as float64 with NaN for NULL.
+    strings comes as Strings, any other as float64 with NaN for NULL. One that cannot answer at all gives NaN
+    everywhere, and may say why in an attribute `failure`.
     """
 
     @property
@@ -97,7 +103,7 @@ class FilterFunction:
 
     implementation : gets the `reads` columns, then the arguments; arguments of kind "any" come as Value
     and must all be of one kind, which is then the kind of the result.
-    result : "boolean" results are float64 1, 0 or NaN, as boolean columns are.
+    result : "boolean" results are float64 1, 0 or NaN, as boolean columns are; "string" results are Strings.
     repeats : the last parameter may be given any number of times.
     skips_null : if False, one NULL argument makes the result NULL and the function need not care.
     state : of a function of named state: which kind of state its first parameter, of kind "name", names. Its
@@ -112,7 +118,7 @@ class FilterFunction:
     doc: str
     example: str
     implementation: Callable[..., Any]
-    result: Literal["number", "boolean", "any"] = "number"
+    result: Literal["number", "boolean", "string", "any"] = "number"
     reads: tuple[str, ...] = ()
     repeats: bool = False
     skips_null: bool = False
@@ -123,8 +129,9 @@ class FilterFunction:
     @property
     def signature(self) -> str:
         """How to call it, such as 'power(x, y)'."""
-        names = ", ".join(parameter.name for parameter in self.parameters)
-        return f"{self.name}({names}{', ...' if self.repeats else ''})"
+        names = ", ".join(it.name for it in self.parameters if not it.optional)
+        optional = "".join(f"[, {it.name}]" for it in self.parameters if it.optional)
+        return f"{self.name}({names}{optional}{', ...' if self.repeats else ''})"
 
 
 def round_half_away(x: F64) -> F64:
@@ -164,10 +171,16 @@ def nullif(value: Value, unwanted: Value) -> Value:
     return select(compare("=", value, unwanted), NothingValue(), value)
 
 
+def watchlist_entry(bound: Any, memo: dict[Any, Any], ra: F64, dec: F64, *radius: F64) -> Strings:
+    """Name of the nearest entry of a watchlist that matches; see BoundWatchlist.entries."""
+    return Strings(*bound.entries(memo, ra, dec, *radius))
+
+
 _COLOR_BANDS = ("g", "r")
 """Bands that the features have a color of."""
 
 _DAYS = Parameter("days", lowest=0)
+_RADIUS = Parameter("radius", lowest=0, highest=1, optional=True)
 _X, _Y, _ANY = Parameter("x"), Parameter("y"), Parameter("value", "any")
 
 FILTER_FUNCTIONS: tuple[FilterFunction, ...] = (
@@ -322,6 +335,36 @@ FILTER_FUNCTIONS: tuple[FilterFunction, ...] = (
         result="boolean",
         skips_null=True,
         state=PLUGIN,
+    ),
+    FilterFunction(
+        "in_watchlist",
+        (Parameter("name", "name"), _RADIUS),
+        "Whether the alert is at an entry of a watchlist. An entry's own radius holds where it gives one;"
+        " the radius given here is the most that counts, and the radius of entries that give none.",
+        "in_watchlist('targets', 2*arcsec)",
+        operator.call,
+        result="boolean",
+        state=WATCHLIST,
+    ),
+    FilterFunction(
+        "watchlist_entry",
+        (Parameter("name", "name"), _RADIUS),
+        "Name of the nearest entry of a watchlist that the alert is at, by the rule of in_watchlist; NULL"
+        " where it is at none, or the entry has no name.",
+        "watchlist_entry('targets', 2*arcsec) = 'M31N 2008-12a'",
+        watchlist_entry,
+        result="string",
+        state=WATCHLIST,
+    ),
+    FilterFunction(
+        "in_region",
+        (Parameter("name", "name"), Parameter("level", lowest=0, highest=1, optional=True)),
+        "Whether the alert is inside a region: in all of a MOC, whatever the level, or in the credible region"
+        " of a sky map that holds this much of the probability, 0.9 if none is given.",
+        "in_region('gw', 0.5)",
+        operator.call,
+        result="boolean",
+        state=REGION,
     ),
 )
 

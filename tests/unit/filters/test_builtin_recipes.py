@@ -9,8 +9,12 @@ from functools import cache
 import numpy as np
 import pytest
 
+from broker.context.positions import read_csv
+from broker.context.regions import BoundRegion, map_region
+from broker.context.watchlists import BoundWatchlist
 from broker.filters import compile_filter, evaluate, tree
 from broker.filters.builtin import BUILTIN_FILTERS
+from broker.filters.compile import bind
 from tests.unit.filters.rows import SPECS, table_of
 
 Row = Mapping[str, float]
@@ -297,12 +301,33 @@ RECIPES = {
         (("n_detections",), ("ecl_lat",), ("psf_flux_err",), ("reliability",), ("is_negative",)),
     ),
     "dipoles": Recipe({"is_dipole": 1.0}, ({"is_dipole": 0.0},), (("is_dipole",),)),
+    "gw-region": Recipe(
+        {"ra": 45.0, "dec": 80.0, "age_days": 4.9, **BRIGHTER, **GALAXY, **GENUINE},
+        (
+            {"dec": -80.0}, {"ra": 135.0}, {"age_days": 0.009}, {"age_days": 5.1}, *NOT_BRIGHTER,
+            {"star_score": 0.6}, {"bright_star_sep_arcsec": 20.0}, *NOT_GENUINE,
+        ),
+        (("ra",), ("dec",), ("age_days",), *SIGN),
+    ),
+    "watchlist": Recipe(
+        {"ra": 10.0, "dec": 1.9 / 3600}, ({"dec": 2.1 / 3600}, {"ra": 20.0, "dec": 1.1 / 3600}),
+        (("ra",), ("dec",)),
+    ),
 }  # fmt: skip
+
+
+NAMED = {
+    "region": {"gw": BoundRegion(map_region(np.array([0, 1]), np.array([0, 0]), np.array([0.89, 0.11])))},
+    "watchlist": {
+        "targets": BoundWatchlist.of(read_csv("ra,dec,radius_arcsec\n10,0,\n20,0,1").positions, 9.0)
+    },
+}
+"""What the built-in filters name: a map of two base cells, and positions with and without a radius."""
 
 
 def passing(where: str, rows: list[Row]) -> list[bool]:
     """Which of some rows pass a condition."""
-    evaluation = evaluate([compile_filter(where, SPECS)], table_of(rows))
+    evaluation = evaluate([bind(compile_filter(where, SPECS), NAMED)], table_of(rows))
     assert evaluation.failures == {}
     return [bool(passed) for passed in evaluation.masks[0]]
 
