@@ -13,6 +13,7 @@ from broker import __version__
 from broker.api import (
     anomalies,
     catalogs,
+    context_lists,
     drift,
     explanation,
     feedback,
@@ -47,6 +48,7 @@ ROUTERS = [
     object_annotations.router,
     registry.router,
     catalogs.router,
+    context_lists.router,
 ]
 
 

@@ -2,8 +2,8 @@
 
 A browser lets any page send a POST of form or plain text to any address, and a name that its owner points at
 127.0.0.1 passes for that page's own server. So bodies must be JSON (which a page cannot send to a stranger
-without asking first, and we never agree), and while we listen on loopback, or api.hosts is set, the Host must
-be ours.
+without asking first, and we never agree), or where files are taken a file, of a type of which the same holds;
+and while we listen on loopback, or api.hosts is set, the Host must be ours.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker.config import ApiSettings
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_FILE_BYTES = 128 * 1024 * 1024
+_FILES = {
+    "/api/v1/watchlists": ("text/csv", "text/tab-separated-values"),
+    "/api/v1/regions": ("application/fits", "application/gzip", "application/octet-stream"),
+}
+"""Where a body may be a file, and of which types besides JSON: none that a page can send without asking."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _WITH_BODY = ("POST", "PUT", "PATCH")
 
@@ -36,18 +42,20 @@ class Guard:
         if refusal is not None:
             status, why = refusal
             return await JSONResponse({"error": why}, status)(scope, receive, send)
-        await self._app(scope, _bounded(receive), send)
+        await self._app(scope, _bounded(receive, _most(scope)), send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
         host = host_name(headers.get("host", ""))
         if self._hosts and host not in self._hosts:
             return 421, f"this API does not answer for host {host[:100]!r}; set api.url to the address it has"
-        if scope["method"] in _WITH_BODY and not is_json(headers.get("content-type", "")):
-            return 415, "send the body as JSON, with the header Content-Type: application/json"
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length[:20]) > MAX_BODY_BYTES:
-            return 413, f"the body is larger than {MAX_BODY_BYTES:,} bytes"
+        if scope["method"] in _WITH_BODY and not _may_be(scope["path"], headers.get("content-type", "")):
+            types = " or ".join(_FILES.get(scope["path"], ("application/json",)))
+            what = "the file as the body" if scope["path"] in _FILES else "the body as JSON"
+            return 415, f"send {what}, with the header Content-Type: {types}"
+        length, most = headers.get("content-length", "0"), _most(scope)
+        if not length.isdecimal() or int(length[:20]) > most:
+            return 413, f"the body is larger than {most:,} bytes"
         return None
 
 
@@ -70,13 +78,24 @@ def host_name(host: str) -> str:
     return name if name.count(":") > 1 else name.partition(":")[0]
 
 
+def _may_be(path: str, content_type: str) -> bool:
+    """Whether a body of this type is taken at a path."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return is_json(content_type) or kind in _FILES.get(path, ())
+
+
+def _most(scope: Scope) -> int:
+    """Size of the largest body that is taken [bytes]."""
+    return MAX_FILE_BYTES if scope["path"] in _FILES else MAX_BODY_BYTES
+
+
 def is_json(content_type: str) -> bool:
     """Whether a body is declared as JSON, under its own name or one that ends in +json."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def _bounded(receive: Receive) -> Receive:
+def _bounded(receive: Receive, most: int) -> Receive:
     """The body, cut off where it grows beyond what its length said or the limit allows."""
     seen = 0
 
@@ -84,7 +103,7 @@ def _bounded(receive: Receive) -> Receive:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > MAX_BODY_BYTES:
+        if seen > most:
             return {"type": "http.disconnect"}
         return message
 

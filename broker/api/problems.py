@@ -12,14 +12,15 @@ from starlette.exceptions import HTTPException
 from broker.api.context import NotReady
 from broker.api.registry import INVALID_SCHEMA, NOT_READY, RegistryError, is_registry, registry_answer
 from broker.clusters import NothingSeen
-from broker.errors import AnnotationError, BrokerError, FeedbackError, FilterError
+from broker.errors import AnnotationError, BrokerError, FeedbackError, FilterError, ListError
 from broker.feedback_store import UnknownMark
 from broker.filters.store import ReservedOwner, UnknownFilter
+from broker.list_store import NotTheOwner, UnknownList
 from broker.model_store import UnknownModel
 from broker.published import UnknownAlert
 from broker.similar import UnknownObject
 
-UNKNOWN = (UnknownFilter, UnknownModel, UnknownAlert, UnknownMark, UnknownObject, NothingSeen)
+UNKNOWN = (UnknownFilter, UnknownModel, UnknownAlert, UnknownMark, UnknownObject, UnknownList, NothingSeen)
 """What somebody asked for and is not there."""
 
 
@@ -57,10 +58,14 @@ def _filter(request: Request, error: Exception) -> JSONResponse:
 
 
 def _broker(request: Request, error: Exception) -> JSONResponse:
-    """404 for what does not exist, 422 for what cannot be; else a server behind us is missing."""
+    """404 for what does not exist, 403 for what is another's, 422 for what cannot be; else a server behind us
+    is missing.
+    """
     if isinstance(error, UNKNOWN):
         return JSONResponse({"error": str(error)}, 404)
-    if isinstance(error, (FeedbackError, AnnotationError)):
+    if isinstance(error, NotTheOwner):
+        return JSONResponse({"error": str(error)}, 403)
+    if isinstance(error, FeedbackError | AnnotationError | ListError):
         return JSONResponse({"error": str(error)}, 422)
     if isinstance(error, NotReady) and is_registry(request.url.path):
         return registry_answer(RegistryError(503, NOT_READY, str(error)))
