@@ -35,7 +35,7 @@ VERBS: list[tuple[str, str]] = [
     ("models", "List, promote and roll back the models that score"),
     ("drift", "How far the stream has moved from before and from the training sample"),
     ("bench", "Measure this machine"),
-    ("catalogs", "Add, list and remove catalogues that filters match alerts with"),
+    ("catalogs", "Catalogues, watchlists and regions that filters match alerts with"),
     ("config", "Effective settings, and where each came from"),
 ]
 """Verb and what it does, in the order of --help; the verb is the name of its file in this folder."""

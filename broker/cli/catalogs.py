@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from broker.cli import context_lists
 from broker.cli.options import JsonOption, KafkaOption, RedisOption, settings_from
 from broker.errors import CatalogError
 
@@ -22,9 +23,13 @@ catalogs = typer.Typer(
     help="Add, list and remove what filters may match alerts with.",
 )
 
-Kind = Literal["catalog"]
+Kind = Literal["catalog", "watchlist", "region"]
 
 NameArgument = Annotated[str, typer.Argument(help="What filters call it: 1 to 48 of a-z, 0-9, '_' and '-'.")]
+KindOption = Annotated[
+    Kind | None, typer.Option(help="What it is; else a region where the file is one, else a catalogue.")
+]
+OwnerOption = Annotated[str | None, typer.Option(help="Whose watchlist or region; 'local' if not given.")]
 
 
 @catalogs.command("add")
@@ -32,9 +37,12 @@ def add(
     name: NameArgument,
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Parquet, FITS, CSV or TSV files, or a HATS folder."),
+        typer.Argument(
+            metavar="PATH...",
+            help="Parquet, FITS, CSV or TSV files, or a HATS folder; CSV of a watchlist, MOC or sky map.",
+        ),
     ],
-    kind: Annotated[Kind | None, typer.Option(help="What it is; guessed from the file.")] = None,
+    kind: KindOption = None,
     ra: Annotated[str, typer.Option(help="Column of the right ascension, if it has no usual name.")] = "",
     dec: Annotated[str, typer.Option(help="Column of the declination.")] = "",
     columns: Annotated[
@@ -44,17 +52,28 @@ def add(
         Path | None,
         typer.Option(help="MOC file of the sky it covers; outside, matches are failed, not absent."),
     ] = None,
-    description: Annotated[str, typer.Option(help="What it is, for people.")] = "",
+    description: Annotated[str | None, typer.Option(help="What it is, for people.")] = None,
+    owner: OwnerOption = None,
+    radius: Annotated[
+        float | None, typer.Option(help="Of a watchlist's entries that give none [arcsec]; 2 if not given.")
+    ] = None,
     as_json: JsonOption = False,
     kafka: KafkaOption = None,
     redis: RedisOption = None,
 ) -> None:
-    """Add a catalogue, or a new revision of it; returns when every live worker matches with it."""
+    """Add a catalogue, a watchlist or a region, or a new revision; returns when every live worker has it."""
+    if kind is None and context_lists.is_region(paths[0]):
+        kind = "region"
+    if kind in {"watchlist", "region"}:
+        contents = context_lists.read_contents(kind, paths, radius)
+        return context_lists.add(
+            _connected(kafka, redis), name, contents, owner, description, as_json=as_json
+        )
     from broker import catalog_store  # noqa: PLC0415
     from broker.cli.progress import Meter  # noqa: PLC0415
 
     kept = None if columns is None else [word.strip() for word in columns.split(",") if word.strip()]
-    new = catalog_store.New(name, paths, ra, dec, kept, footprint, description)
+    new = catalog_store.New(name, paths, ra, dec, kept, footprint, description or "")
     settings = _connected(kafka, redis)
     try:
         with Meter("rows", 0) as meter:
@@ -73,17 +92,23 @@ def list_(
     kafka: KafkaOption = None,
     redis: RedisOption = None,
 ) -> None:
-    """What there is, with columns, and whether this machine can read it."""
+    """What there is; of catalogues the columns, and whether this machine can read them."""
     from broker import catalog_store  # noqa: PLC0415
 
     settings = _connected(kafka, redis)
-    items = catalog_store.listed(catalog_store.read(settings), removed=everything)
+    known = catalog_store.read(settings)
+    items, lists = (
+        catalog_store.listed(known, removed=everything),
+        context_lists.rows(known, removed=everything),
+    )
     live = [item for item in items if item.state == "active"]
     problems = {item.name: catalog_store.problem(settings, item, whole=check) for item in live}
     if as_json:
-        print(
-            json.dumps([{**catalog_store.as_json(it), "problem": problems.get(it.name, "")} for it in items])
-        )
+        rows = [
+            {"kind": "catalog", **catalog_store.as_json(it), "problem": problems.get(it.name, "")}
+            for it in items
+        ]
+        print(json.dumps([*rows, *lists]))
         return
     for item in items:
         state = "" if item.state == "active" else f", {item.state}"
@@ -94,21 +119,32 @@ def list_(
             print(f"    {column.name:24} {column.kind:7} {column.unit:10} {column.doc}".rstrip())
         if problems.get(item.name):
             print(f"    this machine cannot read it: {problems[item.name]}")
+    if lists:
+        context_lists.show(lists)
 
 
 @catalogs.command("remove")
 def remove(
     name: NameArgument,
+    kind: KindOption = None,
+    owner: OwnerOption = None,
     purge: Annotated[bool, typer.Option("--purge", help="Delete the files of all revisions too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also if active filters name it.")] = False,
     as_json: JsonOption = False,
     kafka: KafkaOption = None,
     redis: RedisOption = None,
 ) -> None:
-    """Let no filter name it any more; its files are kept for those who look back."""
+    """Take it away; what it was is kept for those who look back.
+
+    No active filter may name a catalogue that is removed; one that names a watchlist or region gets NULL.
+    """
     from broker import catalog_store  # noqa: PLC0415
 
-    _report(catalog_store.remove(_connected(kafka, redis), name, purge=purge, force=force), as_json)
+    settings = _connected(kafka, redis)
+    kind = kind or context_lists.kind_of(catalog_store.read(settings), name)
+    if kind == "catalog":
+        return _report(catalog_store.remove(settings, name, purge=purge, force=force), as_json)
+    context_lists.remove(settings, kind, name, owner, as_json=as_json)
 
 
 def summary(done: Changed) -> str:
