@@ -179,15 +179,18 @@ def filters(
 ) -> None:
     """CPU time a batch of a thousand and of ten thousand filters, and the ratio to Arrow's functions.
 
-    Then that of matching a batch with a million and with ten million sources on disk.
+    Then that of matching a batch with a million and with ten million sources on disk, and of asking a
+    watchlist of a million positions and regions of the sky.
     """
-    from broker import bench_context  # noqa: PLC0415
+    from broker import bench_context, bench_lists  # noqa: PLC0415
     from broker.bench_filters import COLUMNS, FEW, MANY, ROWS, SHARED_CLAUSES, measure  # noqa: PLC0415
 
     result = measure(repeats)
     matches = bench_context.measure(repeats)
+    lists = bench_lists.measure(repeats)
     if as_json:
-        print(json.dumps({**result.as_dict(), "matches": [cost.as_dict() for cost in matches]}))
+        parts = {"matches": [cost.as_dict() for cost in matches], "lists": lists.as_dict()}
+        print(json.dumps({**result.as_dict(), **parts}))
         return
     print(f"CPU ms a batch of {ROWS} alerts by {COLUMNS} columns, median of {repeats} repeats")
     print(f"  {FEW:6,} filters, all clauses different      {result.few:8.2f}")
@@ -205,6 +208,14 @@ def filters(
             f"  {cost.sources:10,} sources {cost.warm:8.2f}; files not in memory {cost.cold:.2f} "
             f"({cost.cold_wall:.0f} ms of wall time); by numpy {cost.by_declination:.1f}"
         )
+    print(f"CPU ms to ask a watchlist of {bench_lists.POSITIONS:,} about {bench_lists.ALERTS} alerts")
+    print(f"  whether they are in it {lists.match_ms:.2f}, and at which entry {lists.entry_ms:.2f}")
+    print(
+        f"  read in {lists.read_s:.1f} s, packed in {lists.pack_s:.1f} s to {lists.stored_mib:.0f} MiB; "
+        f"a worker takes it up in {lists.load_s:.1f} s and keeps {lists.held_mib:.0f} MiB"
+    )
+    for count, spent in lists.region_ms.items():
+        print(f"CPU ms to ask {count:3} sky maps of {lists.region_mib:.0f} MiB {spent:8.2f}")
 
 
 @bench.command("filter-topics")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 
-from broker import bench_context, bench_decode, bench_hot_path
+from broker import bench_context, bench_decode, bench_hot_path, bench_lists
 from broker.config import load
 from broker.context.match import SkyIndex
+from broker.context.positions import read_csv
 from tests.unit.surveys.samples import few_lsst, few_ztf
 
 
@@ -48,3 +50,15 @@ def test_matches_are_measured_on_files() -> None:
     expected = np.where(found < 0, -1, rows[found])
     assert (bench_context.by_declination(ra, dec, *asked) == expected).all()
     assert (expected >= 0).sum() > 100
+
+
+def test_a_list_and_regions_are_measured_on_what_they_say() -> None:
+    cost = bench_lists.measure(1, positions=500, order=2)
+    assert json.loads(json.dumps(cost.as_dict())).keys() >= {"match_ms", "region_ms", "held_mib"}
+    assert cost.region_ms.keys() == set(bench_lists.REGIONS)
+    assert cost.region_mib == 192 * 24 / 2**20
+    text = bench_lists.made_csv(500, np.random.default_rng(1))
+    positions = read_csv(text).positions
+    assert (len(positions), np.isfinite(positions.radius).sum()) == (500, 167)
+    region = bench_lists.made_map(3, np.random.default_rng(1))
+    assert len(set(region.levels.tolist())) == len(region) == 12 * 4**3
