@@ -163,7 +163,11 @@ def test_a_filter_from_its_making_to_its_end(url: str, owner: str) -> None:
         httpx.patch(f"{filters}/{owner}/bright@3", json={"state": "active"}).json()["filter"]["state"]
         == "active"
     )
-    back = httpx.post(filters, json={"name": "bright", "owner": owner, "from": "bright@1"}).json()["filter"]
+    budget = {"maxHitsPerHour": 7, "onExcess": "sample", "select": "mag, plugin('none') as p"}
+    back = httpx.post(filters, json={"name": "bright", "owner": owner, "from": "bright@1"} | budget).json()
+    assert back["warnings"] == ["the plug-in 'none' is not installed where the API runs"]
+    back = back["filter"]
+    assert (back["maxHitsPerHour"], back["onExcess"], back["sample"]) == (7, "sample", 1.0)
     assert (back["version"], back["where"], back["changedBy"]) == (4, "mag < 18", "api")
     known = httpx.get(f"{filters}/{owner}/bright/versions").json()
     assert [item["inForce"] for item in known] == [False, False, False, True]
