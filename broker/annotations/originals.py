@@ -87,7 +87,8 @@ def _consumer(kafka: KafkaSettings) -> Consumer:
         "enable.partition.eof": True,
         "fetch.wait.max.ms": 20,
         "fetch.message.max.bytes": _FETCH_BYTES,
-        "queued.min.messages": 1,
+        "queued.min.messages": 10,
+        "fetch.queue.backoff.ms": 0,
         "queued.max.messages.kbytes": 4096,
     }
     return reader(kafka, **options)
@@ -109,9 +110,10 @@ def _messages_at(consumer: Consumer, wanted: dict[PartitionKey, list[int]]) -> l
                 if key not in left:
                     continue
                 if error is None:
-                    if raw.offset() == left[key][0]:
+                    if raw.offset() in left[key]:
                         found.append(as_message(raw))
-                    _go_on(consumer, left, key, raw.offset())
+                    if raw.offset() >= left[key][0]:
+                        _go_on(consumer, left, key, raw.offset())
                 elif error.code() in (KafkaError._PARTITION_EOF, KafkaError.UNKNOWN_TOPIC_OR_PART):
                     del left[key]
                 elif not error.retriable():

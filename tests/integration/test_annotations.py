@@ -18,6 +18,7 @@ from confluent_kafka import KafkaException, Producer
 from harness import Shell, decoded, read_all, send, wait_until
 from made_bundle import made_bundle
 
+from broker.annotations.originals import Originals
 from broker.annotations.record import Annotation
 from broker.annotations.send import known_of, tell
 from broker.annotations.send import send as send_annotations
@@ -27,9 +28,11 @@ from broker.config import load
 from broker.embedded import OwnedServers, owned
 from broker.errors import BrokerError
 from broker.heartbeats import live_workers
-from broker.kafka import admin
+from broker.history.pack import topic_hash
+from broker.kafka import admin, create_topics
 from broker.lag import backlog
 from broker.simulate import simulate_ztf
+from broker.topics import input_spec
 from tests.withdrawals import closed, one_object
 
 ALERTS = [alert.value for alert in simulate_ztf(80, seed=21)]
@@ -194,3 +197,18 @@ def test_another_model_has_each_object_scored_again_once(stage: Stage, tmp_path:
     assert not stage.hits_of("model made:1")
     assert json.loads(stage.shell(*words))["reevaluated"] == 0
     assert json.loads(stage.shell("ledger", "--verify", "--json"))["balanced"]
+
+
+def test_records_far_apart_are_fetched_once_more(stage: Stage) -> None:
+    create_topics(stage.admin, [input_spec("far_apart", stage.settings.topics)])
+    send(stage.bootstrap, "far_apart", [b"%d" % number for number in range(2000)])
+    originals, name = Originals(stage.settings.kafka), topic_hash("far_apart")
+    wanted = [(name, 0, 0), (name, 0, 1), *((name, part, 7 * part + 60) for part in range(4)), (name, 3, 499)]
+    try:
+        for positions in (wanted, wanted[:2], [(name, 1, offset) for offset in (3, 120, 130, 400)]):
+            found = originals.fetch([*positions, (name, 2, 500), (b"none", 0, 0)])
+            assert {at: message.value for at, message in found.items()} == {
+                (topic, part, offset): b"%d" % (4 * offset + part) for topic, part, offset in positions
+            }
+    finally:
+        originals.close()
