@@ -14,7 +14,7 @@ from broker.errors import BrokerError
 from broker.message import Message
 from broker.publish.records import NAMESPACE, NOTICE_SCHEMA
 from broker.surveys.avro import LocalSchemas, SchemaSource, open_message
-from broker.topics import CONTROL, DEAD_LETTERS
+from broker.topics import ANNOTATIONS, CONTROL, DEAD_LETTERS
 
 _ASK_AGAIN_S = 5.0
 _ANSWER_S = 10.0
@@ -87,6 +87,8 @@ def decode(message: Message, schemas: SchemaSource) -> Received | Undecodable:
     try:
         if message.topic == DEAD_LETTERS:
             return Received(message, _dead_letter(message))
+        if message.topic == ANNOTATIONS:
+            return Received(message, _annotation(message))
         if message.topic == CONTROL:
             return Received(message, _control(message))
     except (ValueError, KeyError) as error:
@@ -107,6 +109,13 @@ def is_notice(value: Mapping[str, Any]) -> bool:
 
 def _control(message: Message) -> dict[str, Any]:
     return {"record": (message.key or b"").decode(), "content": json.loads(message.value)}
+
+
+def _annotation(message: Message) -> dict[str, Any]:
+    content = json.loads(message.value)
+    if not isinstance(content, dict):
+        raise ValueError("an annotation is a JSON object")
+    return content
 
 
 def _dead_letter(message: Message) -> dict[str, Any]:
