@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 
@@ -29,10 +29,13 @@ from broker.control_lock import alone, redis_client
 from broker.control_topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, CatalogError, FilterError
 from broker.filter import Filter
-from broker.filters.functions import CATALOG
+from broker.filters.functions import CATALOG, FUNCTION_BY_NAME
 from broker.filters.parse import parse
 from broker.filters.tree import Call, String, walk
 from broker.heartbeats import wait_for_epoch
+
+if TYPE_CHECKING:
+    from broker.context.catalog_build import Chosen
 
 ACKNOWLEDGE_S = 10.0
 """How long a call waits for the workers, as for a filter."""
@@ -91,22 +94,33 @@ def listed(state: ControlState, *, removed: bool = False) -> list[StoredCatalog]
     return [item for item in newest if removed or item.state == "active"]
 
 
+def chosen(new: New) -> Chosen:
+    """What of its files a catalogue is made of, which needs no server.  Raises CatalogError."""
+    from broker.context.catalog_build import choose  # noqa: PLC0415 (pyarrow; only who adds needs it)
+    from broker.context.catalog_files import open_table  # noqa: PLC0415
+
+    check_name(new.name)
+    return choose([open_table(path) for path in new.paths], new.ra, new.dec, new.columns)
+
+
 def add(
     settings: Settings,
     new: New,
     meter: Callable[[int], Any] = lambda rows: None,
     *,
+    of: Chosen | None = None,
     timeout_s: float = ACKNOWLEDGE_S,
 ) -> Changed:
     """Read tables into the folder of catalogues, name the result in `control`, and wait for the workers.
 
-    meter : told how many more rows were read. The same content again under a name gets no new revision.
+    meter : told how many more rows were read;  of : chosen(new), if it is known already
+    The same content again under a name gets no new revision.
     Raises CatalogError, or BrokerError if a server does not answer.
     """
-    check_name(new.name)
+    of = of or chosen(new)
     folder = catalogs_folder(settings) / new.name
     with _building(folder) as built:
-        made, skipped = _build(new, built, meter)
+        made, skipped = _build(new, of, built, meter)
         with redis_client(settings) as client:
             with alone(client):
                 stored, written = _store(settings, made, built, folder.parent)
@@ -122,15 +136,16 @@ def _building(folder: Path) -> tempfile.TemporaryDirectory[str]:
         raise CatalogError(f"cannot make the folder {folder}: {error}; set context.folder") from error
 
 
-def _build(new: New, parent: str, meter: Callable[[int], Any]) -> tuple[StoredCatalog, int]:
-    from broker.context.catalog_build import build, choose  # noqa: PLC0415 (pyarrow; only who adds needs it)
-    from broker.context.catalog_files import open_table  # noqa: PLC0415
+def _build(new: New, of: Chosen, parent: str, meter: Callable[[int], Any]) -> tuple[StoredCatalog, int]:
+    from broker.context.catalog_build import build  # noqa: PLC0415 (as in chosen)
 
-    chosen = choose([open_table(path) for path in new.paths], new.ra, new.dec, new.columns)
     footprint = None if new.footprint is None else _footprint(new.footprint)
     folder = Path(parent) / "built"
     folder.mkdir()
-    manifest, sha256 = build(chosen, folder, footprint, meter)
+    try:
+        manifest, sha256 = build(of, folder, footprint, meter)
+    except OSError as error:
+        raise CatalogError(f"cannot write to {parent}: {error}") from error
     now, by = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), getpass.getuser()
     made = StoredCatalog(
         new.name, 1, sha256, manifest.rows, manifest.specs, "active", new.description, now, by
@@ -217,8 +232,6 @@ def users_of(state: ControlState, name: str, kind: str = CATALOG) -> list[Filter
 
 
 def _names(where: str, name: str, kind: str) -> bool:
-    from broker.filters.functions import FUNCTION_BY_NAME  # noqa: PLC0415
-
     try:
         calls = [node for node in walk(parse(where)) if isinstance(node, Call) and node.arguments]
     except FilterError:

@@ -74,10 +74,11 @@ def add(
 
     kept = None if columns is None else [word.strip() for word in columns.split(",") if word.strip()]
     new = catalog_store.New(name, paths, ra, dec, kept, footprint, description or "")
-    settings = _connected(kafka, redis)
     try:
-        with Meter("rows", 0) as meter:
-            done = catalog_store.add(settings, new, lambda rows: meter.advance(rows, rows))
+        of = catalog_store.chosen(new)  # before any server is asked for, or started
+        settings = _connected(kafka, redis)
+        with Meter("rows", of.rows) as meter:
+            done = catalog_store.add(settings, new, lambda rows: meter.advance(rows, rows), of=of)
     except CatalogError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

@@ -50,9 +50,8 @@ class Chosen:
 
     @property
     def rows(self) -> int:
-        """Rows of all tables, 0 if that is not known."""
-        counts = [table.rows for table in self.tables]
-        return sum(count or 0 for count in counts) if None not in counts else 0
+        """Rows of all tables."""
+        return sum(table.rows for table in self.tables)
 
 
 def choose(

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from broker import catalog_store
 from broker.api import serving
 from broker.columns import filter_columns
 from broker.config import Settings, load
+from broker.control import catalog_record
+from broker.control_topic import ControlWriter
 from broker.embedded import Addresses, owned
 from broker.errors import CatalogError
 from broker.features.catalog import FEATURE_SPECS
@@ -44,6 +47,7 @@ FILTERS = {
         "near('racs', 3*arcsec).total_flux_source between 10000 and 100000",
         {"3C 273", "PKS 1934-638"},
     ),
+    "unknown": ("near('ghost', 2*arcsec) is null and near('sdss', 2*arcsec)", {"3C 273", "M87", "HZ 44"}),
     "strangers": ("not near('sdss', 2*arcsec) and not near('racs', 2*arcsec)", {"nowhere"}),
 }
 
@@ -95,6 +99,8 @@ def test_filters_match_alerts_with_the_example_catalogues(stage: Stage) -> None:
     assert (added["written"], added["catalog"]["revision"], added["catalog"]["rows"]) == (True, 1, 20)
     for name, file in (("desi", "desi.fits"), ("racs", "racs.parquet")):
         catalog_store.add(stage.settings, catalog_store.New(name, [EXAMPLES / file]))
+    ghost = replace(catalog_store.read(stage.settings).live_catalogs()["sdss"], name="ghost", sha256="0" * 64)
+    ControlWriter(stage.settings.kafka).write(*catalog_record(ghost))
     for name, (where, _) in FILTERS.items():
         store.add(stage.settings, name, where, columns=COLUMNS)
     with stage.shell.running("run", "--workers", "1"):
@@ -113,6 +119,10 @@ def test_filters_match_alerts_with_the_example_catalogues(stage: Stage) -> None:
         shutil.rmtree(stage.settings.context.folder)
         gone = catalog_store.add(stage.settings, catalog_store.New("other", [EXAMPLES / "sdss.csv"]))
         assert (gone.reached, gone.live) == (1, 1), "maps of files that were deleted go on"
+    notices = decoded(stage.settings.kafka.bootstrap_servers, "notices")
+    (refused,) = [item for item in notices if item["kind"] == "catalog_refused"]
+    assert refused["subject"] == "ghost/1"
+    assert "is not on this machine" in refused["text"]
 
 
 def test_the_same_again_is_no_new_revision_and_what_is_used_is_not_removed(stage: Stage) -> None:
@@ -125,7 +135,7 @@ def test_the_same_again_is_no_new_revision_and_what_is_used_is_not_removed(stage
     store.remove(stage.settings, "galaxies")
     assert catalog_store.remove(stage.settings, "desi").catalog.state == "removed"
     listed = catalog_store.listed(catalog_store.read(stage.settings))
-    assert [item.name for item in listed] == ["other", "racs", "sdss"]
+    assert [item.name for item in listed] == ["ghost", "other", "racs", "sdss"]
     folder = Path(stage.settings.context.folder) / "catalogs" / "desi"
     assert folder.exists(), "who looks back finds it"
     stage.shell("catalogs", "remove", "desi", "--purge")
