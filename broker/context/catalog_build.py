@@ -1,7 +1,8 @@
 """Makes the folder of a catalogue: reads tables in chunks, sorts their rows by HEALPix cell, writes arrays.
 
-Columns are first written as they come, then brought into order one at a time, so that what is in memory at
-once is the order of the rows and one column.
+Columns of numbers are first written as they come, then brought into order one at a time, so that what is in
+memory at once is the order of the rows and one column; texts are kept in memory, each distinct one of a chunk
+once.
 """
 
 from __future__ import annotations
@@ -112,29 +113,35 @@ def build(
 
 @dataclass
 class _Texts:
-    """The texts of a column, numbered in order of first sight."""
+    """The texts of a column as they come, each distinct one of a chunk once."""
 
-    numbers: dict[str, int] = field(default_factory=dict)
+    chunks: list[pa.Array] = field(default_factory=list)
 
-    def codes(self, texts: pa.Array) -> npt.NDArray[np.int32]:
-        """The number of each text, -1 where NULL."""
-        coded = texts.dictionary_encode()
-        numbers = self.numbers
-        table = [numbers.setdefault(text, len(numbers)) for text in coded.dictionary.to_pylist()]
-        codes = pc.fill_null(coded.indices, len(table)).to_numpy(zero_copy_only=False)
-        return np.asarray(np.array([*table, -1], dtype=np.int32)[codes])
+    def add(self, texts: pa.Array, good: npt.NDArray[np.bool_]) -> None:
+        """Take those rows of a chunk that are good."""
+        self.chunks.append(texts.filter(pa.array(good)).dictionary_encode())
 
     def save(self, folder: Path, file: str) -> npt.NDArray[np.int32]:
-        """Write the texts in alphabetical order; returns the place of each number in it, then -1."""
-        ordered = sorted(self.numbers)
-        encoded = [text.encode() for text in ordered]
-        starts = np.cumsum([0, *(len(text) for text in encoded)], dtype=np.int64)
-        # at least one byte: an empty file cannot be mapped
-        np.save(folder / f"{file}.text.npy", np.frombuffer(b"".join(encoded) or b"\0", dtype=np.uint8))
+        """Write the distinct texts in alphabetical order; which of them each row has, -1 where NULL."""
+        whole = pa.chunked_array(self.chunks).unify_dictionaries()
+        distinct = whole.chunk(0).dictionary
+        order = pc.sort_indices(distinct).to_numpy()
+        places = np.full(len(order) + 1, -1, dtype=np.int32)
+        places[order] = np.arange(len(order), dtype=np.int32)
+        starts, text = _bytes_of(distinct.take(pa.array(order)))
+        np.save(folder / f"{file}.text.npy", text)
         np.save(folder / f"{file}.starts.npy", starts)
-        places = np.full(len(ordered) + 1, -1, dtype=np.int32)
-        places[[self.numbers[text] for text in ordered]] = np.arange(len(ordered), dtype=np.int32)
-        return places
+        numbers = [pc.fill_null(chunk.indices, len(order)).to_numpy() for chunk in whole.chunks]
+        return np.asarray(places[np.concatenate(numbers)])
+
+
+def _bytes_of(texts: pa.Array) -> tuple[I64, npt.NDArray[np.uint8]]:
+    """Where each text begins in all of them together, and these."""
+    _, offsets, data = texts.buffers()
+    starts = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    text = np.frombuffer(data or b"", np.uint8)[starts[0] : starts[-1]]
+    # at least one byte: an empty file cannot be mapped
+    return starts - starts[0], text if len(text) else np.zeros(1, np.uint8)
 
 
 class _Raw:
@@ -173,9 +180,10 @@ class _Raw:
             for name, values in (("cells", cells), ("ra", ra), ("dec", dec)):
                 self._write(name, values[good], files)
             for name, column in self._chosen.columns.items():
-                values = chunk[column.name]
-                codes = self._texts[name].codes(values) if column.kind == "string" else values
-                self._write(f"column {name}", codes[good], files)
+                if column.kind == "string":
+                    self._texts[name].add(chunk[column.name], good)
+                else:
+                    self._write(f"column {name}", chunk[column.name][good], files)
         return int((~good).sum())
 
     def _write(self, name: str, values: npt.NDArray[Any], files: dict[str, BinaryIO]) -> None:
@@ -186,11 +194,11 @@ class _Raw:
 
     def finish(self, name: str, column: SourceColumn, file: str, order: I64) -> None:
         """Bring a column into order, and remove its first form."""
+        if column.kind == "string":
+            _gather(self._texts.pop(name).save(self._folder, file), order, self._folder / f"{file}.npy")
+            return
         path = self._folder / f"column {name}.raw"
-        raw = np.memmap(path, self._types[f"column {name}"], mode="r")
-        places = self._texts[name].save(self._folder, file) if column.kind == "string" else None
-        _gather(raw, order, self._folder / f"{file}.npy", places)
-        del raw
+        _gather(np.memmap(path, self._types[f"column {name}"], mode="r"), order, self._folder / f"{file}.npy")
         path.unlink()
 
 
@@ -207,12 +215,9 @@ def _ordered_positions(folder: Path) -> I64:
     return order
 
 
-def _gather(
-    raw: npt.NDArray[Any], order: I64, path: Path, places: npt.NDArray[np.int32] | None = None
-) -> None:
-    """Write values in an order, looked up in `places` if there is such a table."""
+def _gather(raw: npt.NDArray[Any], order: I64, path: Path) -> None:
+    """Write values in an order."""
     out = np.lib.format.open_memmap(path, "w+", raw.dtype, (len(order),))
     for start in range(0, len(order), _GATHERED):
-        part = raw[order[start : start + _GATHERED]]
-        out[start : start + _GATHERED] = part if places is None else places[part]
+        out[start : start + _GATHERED] = raw[order[start : start + _GATHERED]]
     out.flush()
