@@ -18,29 +18,32 @@ def everywhere(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     third = n // 3
     ra, dec = rng.uniform(0, 360, n), np.degrees(np.arcsin(rng.uniform(-1, 1, n)))
-    dec[:third] = rng.choice([-1, 1], third) * (90 - 10 ** rng.uniform(-5, 0.5, third))
+    from_pole = 10 ** rng.uniform(-2.5, 1, third)
+    from_pole[:40] *= 1e-4
+    dec[:third] = rng.choice([-1, 1], third) * (90 - from_pole)
     seams = slice(third, 2 * third)
     ra[seams] = (rng.choice([0, 45, 90, 180, 270], third) + rng.normal(0, 0.3, third)) % 360
     dec[seams] = rng.choice([0, 41.81, -41.81, 20, -60], third) + rng.normal(0, 0.3, third)
     return ra, dec
 
 
-@pytest.mark.parametrize("radius_deg", [0.001, 0.05, 1.0, 6.0])
+@pytest.mark.parametrize("radius_deg", [0.001, 0.02, 1.0, 6.0])
 def test_pairs_equal_astropy(radius_deg: float) -> None:
     ra, dec = everywhere(10_000 if radius_deg < 1 else 3_000, seed=1)
     asked_ra, asked_dec = everywhere(10_000 if radius_deg < 1 else 1_000, seed=2)
     index, order = SkyIndex.of(ra, dec)
     starts, rows, separations = index.pairs(asked_ra, asked_dec, radius_deg)
     search = np.repeat(np.arange(len(asked_ra)), np.diff(starts))
-    found = set(zip(search.tolist(), order[rows].tolist(), strict=True))
+    found = search * len(ra) + order[rows]
 
     there, here = SkyCoord(ra, dec, unit="deg"), SkyCoord(asked_ra, asked_dec, unit="deg")
     first, second, apart, _ = there.search_around_sky(here, (radius_deg + 2 * EDGE_DEG) * u.deg)
     inside = apart.deg < radius_deg - EDGE_DEG
-    sure = set(zip(first[inside].tolist(), second[inside].tolist(), strict=True))
-    possible = set(zip(first.tolist(), second.tolist(), strict=True))
-    assert len(sure) > 500
-    assert sure <= found <= possible
+    possible = first * len(ra) + second
+    assert inside.sum() > 500
+    assert np.isin(possible[inside], found).all()
+    assert np.isin(found, possible).all()
+    assert len(np.unique(found)) == len(found)
     exact = here[search].separation(there[order[rows]]).deg
     assert np.abs(exact - separations).max() < EDGE_DEG
     assert (index.count(asked_ra, asked_dec, radius_deg) == np.diff(starts)).all()
