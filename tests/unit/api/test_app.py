@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from broker.api import create_app
+from broker.api.guard import MAX_BODY_BYTES, MAX_FILE_BYTES
 from broker.api.problems import explain
 from broker.config import load
 from broker.errors import FilterError
@@ -138,6 +139,30 @@ def test_a_body_without_a_length_is_bounded_too(client: TestClient) -> None:
     body = iter([b"[" * 600_000] * 3)
     answer = client.post("/api/v1/filters", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in {400, 413}
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "length", "status"),
+    [
+        ("/api/v1/watchlists", "text/csv; charset=utf-8", 2 * MAX_BODY_BYTES, 422),
+        ("/api/v1/watchlists", "text/csv", MAX_FILE_BYTES + 1, 413),
+        ("/api/v1/watchlists", "text/plain", 9, 415),
+        ("/api/v1/watchlists", "application/x-www-form-urlencoded", 9, 415),
+        ("/api/v1/watchlists", "", 9, 415),
+        ("/api/v1/regions", "application/fits", 2 * MAX_BODY_BYTES, 422),
+        ("/api/v1/regions", "application/json", 9, 422),
+        ("/api/v1/regions", "text/csv", 9, 415),
+        ("/api/v1/filters", "text/csv", 9, 415),
+        ("/api/v1/watchlists/x", "text/csv", 9, 415),
+    ],
+)
+def test_files_are_taken_where_they_belong_and_up_to_a_size(
+    client: TestClient, path: str, content_type: str, length: int, status: int
+) -> None:
+    """None of a type that a page in somebody's browser can send without asking; 422 is past the guard."""
+    headers = {"Content-Type": content_type, "Content-Length": str(length)}
+    answer = client.post(path, params={"name": "x"}, content=b"not a list", headers=headers)
+    assert (answer.status_code, bool(answer.json()["error"])) == (status, True)
 
 
 def test_a_wrong_filter_is_answered_with_what_and_where(client: TestClient) -> None:
