@@ -20,6 +20,7 @@ from broker.filters.compile import bind, compile_filter, require_names
 from broker.filters.evaluate import evaluate
 from broker.filters.expression import Evaluator
 from broker.filters.live import compile_set
+from broker.filters.select import bind_select, compile_select, evaluate_select
 from broker.filters.tree import Call
 from broker.list_store import Contents, region, watchlist
 from broker.table import Column, ColumnSpec, Table
@@ -85,6 +86,21 @@ def test_functions_of_lists_follow_the_state() -> None:
     assert values("in_region('north', mag)", named, table(10, 20, 30, dec=80)) == [True, True, None]
     assert values("in_watchlist('u')", named, rows) == [None] * 4
     assert values("watchlist_entry('u') = 'first'", named, rows) == [None] * 4
+
+
+def test_the_entry_and_the_region_can_be_part_of_a_message() -> None:
+    state = after(ControlState(), *records(TARGETS, "t"), *records(NORTH, "north"))
+    text = (
+        "watchlist_entry('t', 10*arcsec) as entry, in_region('north') as northern, in_region('gone') as gone"
+    )
+    select = bind_select(compile_select(text, SPECS), named_at(state, {}))
+    found = evaluate_select([select], np.array([[True, True, False, True]]), table(10, 20.001, 25, 30))
+    assert found.values[0] == (
+        ("entry", ["first", "second", None]),
+        ("northern", [False, False, False]),
+        ("gone", [None, None, None]),
+    )
+    assert found.failures == {}
 
 
 WHY = "watchlist t cannot be used: 1 of its 1 parts are not in the control topic"
