@@ -10,7 +10,7 @@ from dataclasses import replace
 from broker.config import Settings
 from broker.embedded import Addresses, attach_or_start, owned
 from broker.kafka import admin, create_topics, topic_drift
-from broker.topics import core_specs
+from broker.topics import TopicSpec, archive_spec, core_specs
 
 
 def survey_names() -> tuple[str, ...]:
@@ -68,10 +68,15 @@ def prepare(settings: Settings) -> list[str]:
 
     made = [f"created topic {name}" for name in ensure_topics(settings)]
     made += [f"installed filter {item.owner}.{item.name}" for item in install_builtin(settings)]
-    drift = topic_drift(admin(settings.kafka), core_specs(survey_names(), settings.topics))
+    drift = topic_drift(admin(settings.kafka), _specs(settings))
     return made + [f"topic {line}" for line in drift]
 
 
 def ensure_topics(settings: Settings) -> list[str]:
     """Create the topics that are missing of those every part needs; returns them.  Raises BrokerError."""
-    return create_topics(admin(settings.kafka), core_specs(survey_names(), settings.topics))
+    return create_topics(admin(settings.kafka), _specs(settings))
+
+
+def _specs(settings: Settings) -> list[TopicSpec]:
+    archive = [archive_spec(settings.topics)] if settings.archive.folder else []
+    return [*core_specs(survey_names(), settings.topics), *archive]

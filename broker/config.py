@@ -161,6 +161,16 @@ class ContextSettings:
 
 
 @dataclass(frozen=True)
+class ArchiveSettings:
+    """The archive: every published row as the filters judged it, in Parquet files."""
+
+    folder: str = _setting("", "folder of the archive, which `broker run` writes; empty = none is kept")
+    write: bool = _setting(True, "let `broker run` write the folder; else `broker archive write` does")
+    flush_s: float = _setting(300.0, "how old the rows may become that are not in a file yet [s]")
+    flush_mib: int = _setting(128, "how many bytes of such rows are kept in memory [MiB]")
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole tree, and where each value came from."""
 
@@ -174,6 +184,7 @@ class Settings:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     context: ContextSettings = field(default_factory=ContextSettings)
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     origins: tuple[tuple[str, str], ...] = ()
     """(setting, where it came from) of every setting that is not at its default."""
 
@@ -189,6 +200,7 @@ _SECTIONS: dict[str, type] = {
     "metrics": MetricsSettings,
     "api": ApiSettings,
     "context": ContextSettings,
+    "archive": ArchiveSettings,
 }
 
 

@@ -10,6 +10,8 @@ BrokerError
 ├── AnnotationError        what was said of an object cannot be read
 ├── ListError              a watchlist or region cannot be stored or read
 ├── BundleError            a model bundle does not fit this version of the code
+├── ArchiveError           the archive's folder cannot be read or written
+├── LabelsError            a file of labels cannot be used
 ├── EmbeddedServerError    an embedded Kafka or Valkey did not start, or is not ours
 ├── RetryBatch             this batch must be aborted and done again (nothing is lost)
 │   └── HistoryLost        ... once Redis holds again what Kafka remembers
@@ -72,6 +74,14 @@ class BundleError(BrokerError):
 
 class EmbeddedServerError(BrokerError):
     """An embedded Kafka or Valkey did not start, or the server that answers is not ours."""
+
+
+class ArchiveError(BrokerError):
+    """The archive's folder cannot be read or written."""
+
+
+class LabelsError(BrokerError):
+    """A file of labels cannot be used."""
 
 
 class RetryBatch(BrokerError):

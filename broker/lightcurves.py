@@ -78,3 +78,12 @@ def empty_points(count: int) -> Points:
 def empty_light_curves(rows: int) -> LightCurves:
     """`rows` light curves without a point."""
     return LightCurves(empty_points(0), np.zeros(rows + 1, dtype=np.int64))
+
+
+def without_private(curves: LightCurves) -> LightCurves:
+    """Light curves without the points of proprietary programmes."""
+    keep = (curves.points["flags"] & FLAG_PRIVATE) == 0
+    if keep.all():
+        return curves
+    seen = np.concatenate([[0], np.cumsum(keep)])
+    return LightCurves(curves.points[keep], seen[curves.starts].astype(np.int64))

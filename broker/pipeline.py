@@ -23,6 +23,7 @@ import numpy.typing as npt
 from broker import reevaluate
 from broker.annotations.columns import annotation_columns
 from broker.annotations.originals import Fetch, nothing_kept
+from broker.archive.sink import JudgedRows, archive_packets
 from broker.batch import AlertBatch
 from broker.columns import build_table, filter_columns
 from broker.config import Settings
@@ -52,7 +53,7 @@ from broker.history.recall import (
     withdrawn_meanwhile,
 )
 from broker.history.retract import retractions, unclaimed
-from broker.lightcurves import FLAG_PRIVATE, I64
+from broker.lightcurves import FLAG_PRIVATE, I64, without_private
 from broker.message import Message, Packet, Reject
 from broker.models import ModelSet
 from broker.publish import rows
@@ -189,6 +190,7 @@ class Pipeline:
             outcome.packets += self.writer.alerts(judged, filters.filters, filters.epoch)
             self._retract(outcome, known, judged, filters)
             outcome.packets += reevaluate.requests(batch.survey, known.late)
+        self._archive(judged, judgement.table, filters, outcome)
         with _timed(outcome, "store"):
             self._keep(known, judgement.gated, verdict.masks, filters)
         _count_published(outcome, known, verdict.masks, filters)
@@ -220,7 +222,8 @@ class Pipeline:
             said = annotation_columns(known.said, at_ms)
             table = build_table(
                 known.batch, (FEATURE_SPECS, matrix), (scorer.specs, scores), known.history_incomplete,
-                known.curves, others, said,
+                known.curves if self._settings.run.publish_private else without_private(known.curves),
+                others, said,
             )  # fmt: skip
             verdict = filters.program.evaluate(table)
             masks = sampled(verdict.masks, filters.filters, alerts.dia_source_id)
@@ -263,6 +266,7 @@ class Pipeline:
             selected = _selected(filters, hits, judgement.table, outcome)
             judged = replace(judgement.judged, hits=hits, selected=selected)
             packets = self.writer.updates(judged, filters.filters, filters.epoch, causes, to_alerts)
+        self._archive(judged, judgement.table, filters, outcome, np.flatnonzero(to_alerts), causes)
         with _timed(outcome, "store"):
             claims = reevaluate.more_claims(known, hits, [item.mark for item in filters.filters])
             stored = self._store.append([], claims)
@@ -273,6 +277,25 @@ class Pipeline:
         outcome.packets += packets
         outcome.updates += len(packets)
         _count_hits(outcome.update_hits, hits, filters)
+
+    def _archive(
+        self,
+        judged: Judged,
+        table: Table,
+        filters: FilterSet,
+        outcome: Outcome,
+        rows: I64 | None = None,
+        causes: Sequence[str] = (),
+    ) -> None:
+        """Put what was judged into the archive, if one is kept.  rows : of updates, those published"""
+        if not self._settings.archive.folder:
+            return
+        with _timed(outcome, "archive"):
+            whole = JudgedRows(
+                judged.batch, table, judged.keys, judged.record_sha256, judged.hits, filters.filters,
+                filters.epoch, judged.model, "alert" if rows is None else "update", causes,
+            )  # fmt: skip
+            outcome.packets += archive_packets(whole if rows is None else whole.take(rows))
 
     def _retract(self, outcome: Outcome, known: Recall, judged: Judged, filters: FilterSet) -> None:
         """Tell those who got an alert that the survey took it back; a notice where nobody can be told."""

@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from broker import worker
+from broker.archive_process import ArchiveChild
 from broker.config import Settings
 from broker.environment import variable
 from broker.errors import BrokerError
@@ -71,6 +72,7 @@ class Supervisor:
         with (
             tempfile.TemporaryDirectory(prefix="broker-metrics-") as folder,
             variable("PROMETHEUS_MULTIPROC_DIR", folder),
+            ArchiveChild(self.settings, lambda: self.until_idle_s is not None and not self._stop) as archive,
         ):
             context = multiprocessing.get_context("spawn")
             lifeline, held = context.Pipe(duplex=False)
@@ -82,7 +84,7 @@ class Supervisor:
                 self._prepare()
                 bolt.close()
                 self.on_start(server)
-                self._watch(context, ends, server)
+                self._watch(context, ends, server, archive)
             finally:
                 held.close()
                 self._join()
@@ -109,7 +111,13 @@ class Supervisor:
         process.start()
         return _Child(process, time.monotonic(), quick_deaths)
 
-    def _watch(self, context: Any, ends: tuple[Connection, Connection], server: MetricsServer) -> None:
+    def _watch(
+        self,
+        context: Any,
+        ends: tuple[Connection, Connection],
+        server: MetricsServer,
+        archive: ArchiveChild,
+    ) -> None:
         client = admin(self.settings.kafka)
         beats = redis.Redis.from_url(self.settings.redis.url, socket_timeout=2, socket_connect_timeout=2)
         while not self._stop:
@@ -117,6 +125,7 @@ class Supervisor:
                 if not child.process.is_alive():
                     server.forget(child.process.pid)
                     self._children[number] = self._replace(context, ends, child)
+            archive.look()
             self._look_at_lag(client)
             self._look_at_drift(beats)
             if self.until_idle_s is not None and self._idle_long_enough(beats):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -52,6 +52,11 @@ class Table(Mapping[str, Column]):
         for name, column in self._columns.items():
             if column.values.shape != (length,):
                 raise ValueError(f"column {name!r} has shape {column.values.shape}, expected ({length},)")
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Table:
+        """Some rows, in the order asked for.  rows : indices"""
+        columns = [replace(column, values=column.values[rows]) for column in self.values()]
+        return Table(columns, len(rows), None if self.light_curves is None else self.light_curves.take(rows))
 
     def __getitem__(self, name: str) -> Column:
         return self._columns[name]

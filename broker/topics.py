@@ -17,6 +17,8 @@ ANNOTATIONS = "annotations"
 """What people and programs say of objects: an input topic of every run, beside those of run.topics."""
 NOTICES = "notices"
 REPLAY_SUFFIX = "_replay"
+ARCHIVE = "archive"
+"""Internal: the rows of every batch as judged, on their way to the archive's folder."""
 
 _MAX_MESSAGE = ("max.message.bytes", str(17 * 1024 * 1024))
 _FOREVER = "-1"
@@ -70,6 +72,11 @@ def core_specs(surveys: tuple[str, ...], settings: TopicSettings) -> list[TopicS
         _kept(NOTICES, 1, settings),
         TopicSpec(ANNOTATIONS, settings.partitions, settings.replication, (("retention.ms", _FOREVER),)),
     ]
+
+
+def archive_spec(settings: TopicSettings) -> TopicSpec:
+    """The topic that the archive is written from."""
+    return _kept(ARCHIVE, settings.partitions, settings)
 
 
 def _kept(name: str, partitions: int, settings: TopicSettings) -> TopicSpec:

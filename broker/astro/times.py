@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 
 import erfa
@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 JD_MINUS_MJD = 2400000.5
 SECONDS_PER_DAY = 86400.0
 UNIX_EPOCH_MJD = 40587.0
+_NOON_DAYS = 0.25
+"""Nights change at 18:00 UT, by day in California, Hawaii and Chile."""
 
 
 @cache
@@ -82,3 +85,21 @@ def mjd_tai_to_iso(mjd_tai: float) -> str:
     '2025-11-21 11:59:23'
     """
     return datetime.fromtimestamp(round(float(mjd_tai_to_unix_s(mjd_tai))), UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def night_of(midpoint_mjd_tai: F64) -> I64:
+    """The night of each exposure: the MJD of the date (UT) on which it ends in the Americas.  Shape (n,).
+
+    >>> night_of(np.array([61000.05, 61000.5, 61000.8])).tolist()
+    [61000, 61000, 61001]
+    """
+    return np.floor(midpoint_mjd_tai + _NOON_DAYS).astype(np.int64)
+
+
+def night_name(night: int) -> str:
+    """A night as people write it, from what `night_of` gives.
+
+    >>> night_name(60324)
+    '20240115'
+    """
+    return (date(1858, 11, 17) + timedelta(days=night)).strftime("%Y%m%d")

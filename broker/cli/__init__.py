@@ -36,6 +36,7 @@ VERBS: list[tuple[str, str]] = [
     ("drift", "How far the stream has moved from before and from the training sample"),
     ("bench", "Measure this machine"),
     ("catalogs", "Catalogues, watchlists and regions that filters match alerts with"),
+    ("archive", "Every published row as it was judged, in Parquet files"),
     ("config", "Effective settings, and where each came from"),
 ]
 """Verb and what it does, in the order of --help; the verb is the name of its file in this folder."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from broker.astro.times import night_of
 from broker.drift.histogram import GRID, WIDTH, Histograms, added, bins, dense
 
 log = logging.getLogger(__name__)
@@ -28,17 +29,6 @@ NIGHTS = 7
 """How many nights before it a night is compared with."""
 _TABLES = 64
 """Nights that a worker holds in memory; the one it saw least lately is let go of, its counts are in Redis."""
-_NOON_DAYS = 0.25
-"""Nights change at 18:00 UT, by day in California, Hawaii and Chile."""
-
-
-def night_of(midpoint_mjd_tai: F64) -> I64:
-    """The night of each exposure: the MJD of the date (UT) on which it ends in the Americas.  Shape (n,).
-
-    >>> night_of(np.array([61000.05, 61000.5, 61000.8])).tolist()
-    [61000, 61000, 61001]
-    """
-    return np.floor(midpoint_mjd_tai + _NOON_DAYS).astype(np.int64)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.astro.times import mjd_tai_to_unix_s
 from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, SS_UNKNOWN, AlertBatch
 from broker.filter import Filter
-from broker.lightcurves import FLAG_PRIVATE, LightCurves, Points, empty_light_curves
+from broker.lightcurves import LightCurves, Points, empty_light_curves, without_private
 from broker.message import MAX_INPUT_BYTES, Message, Packet, Reject
 from broker.others import Others, no_others
 from broker.publish import records
@@ -313,15 +313,6 @@ def as_withdrawn(batch: AlertBatch, points: Points) -> AlertBatch:
         flags=points["flags"],
         packet=dict.fromkeys(batch.packet, nothing),
     )
-
-
-def without_private(curves: LightCurves) -> LightCurves:
-    """Light curves without the points of proprietary programmes."""
-    keep = (curves.points["flags"] & FLAG_PRIVATE) == 0
-    if keep.all():
-        return curves
-    seen = np.concatenate([[0], np.cumsum(keep)])
-    return LightCurves(curves.points[keep], seen[curves.starts].astype(np.int64))
 
 
 def dead_letter(message: Message, reject: Reject, extra: tuple[tuple[str, bytes], ...] = ()) -> Packet:
