@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from broker import __version__
 from broker.api import (
     anomalies,
+    backtest,
     catalogs,
     context_lists,
     drift,
@@ -38,6 +39,7 @@ from broker.scores.catalog import SCORE_SPECS
 
 ROUTERS = [
     health.router,
+    backtest.router,
     filters.router,
     feedback.router,
     models.router,

@@ -12,7 +12,14 @@ from starlette.exceptions import HTTPException
 from broker.api.context import NotReady
 from broker.api.registry import INVALID_SCHEMA, NOT_READY, RegistryError, is_registry, registry_answer
 from broker.clusters import NothingSeen
-from broker.errors import AnnotationError, BrokerError, FeedbackError, FilterError, ListError
+from broker.errors import (
+    AnnotationError,
+    ArchiveError,
+    BrokerError,
+    FeedbackError,
+    FilterError,
+    ListError,
+)
 from broker.feedback_store import UnknownMark
 from broker.filters.store import ReservedOwner, UnknownFilter
 from broker.list_store import NotTheOwner, UnknownList
@@ -20,7 +27,16 @@ from broker.model_store import UnknownModel
 from broker.published import UnknownAlert
 from broker.similar import UnknownObject
 
-UNKNOWN = (UnknownFilter, UnknownModel, UnknownAlert, UnknownMark, UnknownObject, UnknownList, NothingSeen)
+UNKNOWN = (
+    UnknownFilter,
+    UnknownModel,
+    UnknownAlert,
+    UnknownMark,
+    UnknownObject,
+    UnknownList,
+    NothingSeen,
+    ArchiveError,
+)
 """What somebody asked for and is not there."""
 
 

@@ -6,21 +6,19 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from broker.cli.filters_test import try_out
 from broker.cli.options import KafkaOption, RedisOption, settings_from
-from broker.errors import FilterError
+from broker.cli.refusal import refused as _refused
 from broker.filter import Excess, Filter, Payload
 
 if TYPE_CHECKING:
     from broker.config import Settings
     from broker.filters.store import Added
-
-_SHOWN_CHARACTERS = 100
 
 filters = typer.Typer(no_args_is_help=True, add_completion=False, help="Add, list, show and remove filters.")
 
@@ -208,15 +206,7 @@ def _change(verb: str, summary: str) -> None:
 _change("enable", "Put a draft into force, or resume a paused filter.")
 _change("disable", "Pause a filter: it judges nothing until it is enabled.")
 _change("remove", "Stop a filter for good; its topic and its versions are kept.")
-
-
-def caret(text: str, position: int) -> str:
-    """The line of a text that has a position, cut to what fits, and a caret under the place."""
-    start = text.rfind("\n", 0, position) + 1
-    line = text[start:].partition("\n")[0].replace("\t", " ").replace("\r", " ")
-    cut = max(0, position - start - _SHOWN_CHARACTERS // 2)
-    place = position - start - cut
-    return f"{line[cut : cut + _SHOWN_CHARACTERS]}\n{' ' * place}^"
+filters.command("test")(try_out)
 
 
 def summary(added: Added) -> str:
@@ -298,16 +288,3 @@ def _connected(kafka: str | None, redis: str | None) -> Settings:
     settings = connected(settings_from(kafka, redis))
     ensure_topics(settings)
     return settings
-
-
-@contextmanager
-def _refused(text: str = "") -> Iterator[None]:
-    """What a user wrote wrongly: show where, and end with 2."""
-    try:
-        yield
-    except FilterError as error:
-        text = error.text or text
-        if text and error.position is not None:
-            print(caret(text, error.position), file=sys.stderr)
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None

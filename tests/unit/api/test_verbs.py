@@ -7,7 +7,8 @@ import socket
 import pytest
 from typer.testing import CliRunner
 
-from broker.cli.filters import caret, filters, summary
+from broker.cli.filters import filters, summary
+from broker.cli.refusal import caret
 from broker.cli.serve import serve
 from broker.errors import BrokerError
 from broker.filter import Filter
