@@ -11,6 +11,7 @@ from broker.api.context import ContextParameter
 from broker.backtest import Limits
 from broker.backtest_asked import Asked, ask
 from broker.errors import ArchiveError
+from broker.filter_explained import explain_alert
 
 MAX_NIGHTS = 31
 LIMITS = Limits(rows=2_000_000, seconds=20.0)
@@ -39,6 +40,17 @@ class Question(BaseModel):
         if bool(self.where) == bool(self.name):
             raise ValueError("give `where` or `name`, one of them")
         return self
+
+
+@router.get("/filters/{owner}/{name}/explain")
+def explain(
+    owner: str, name: str, alert: int, context: ContextParameter, survey: str = "", now: bool = False
+) -> dict[str, Any]:
+    """Each clause of a filter on an archived alert: its values, whether it holds, and why.
+
+    name : may end in @version.  404 for a filter or an alert that is not there
+    """
+    return explain_alert(context.settings, name, alert, owner=owner, survey=survey, now=now).to_json()
 
 
 @router.post("/filters/test")

@@ -77,7 +77,8 @@ def write(path: Path, table: Any) -> None:
     own = [item.name for item in table.schema if (item.metadata or {}).get(b"kind") == b"string"]
     pq.write_table(
         table, path, compression="zstd", compression_level=3, row_group_size=ROWS_A_GROUP,
-        use_dictionary=[*own, *_TEXTS, *_NESTED_TEXTS], write_statistics=[HEALPIX, "midpoint_mjd_tai"],
+        use_dictionary=[*own, *_TEXTS, *_NESTED_TEXTS],
+        write_statistics=[HEALPIX, "midpoint_mjd_tai", "dia_source_id"],
     )  # fmt: skip
 
 

@@ -78,6 +78,19 @@ def rows_in(item: File) -> int:
         return int(file.metadata.num_rows)
 
 
+def find_rows(item: File, alert: int) -> bool:
+    """Whether a file has rows of an alert, by its diaSourceId.  Raises ArchiveError."""
+    with _opened(item) as file:
+        place = file.schema.names.index("dia_source_id")
+        for number in range(file.num_row_groups):
+            about = file.metadata.row_group(number).column(place).statistics
+            if about is not None and about.has_min_max and not about.min <= alert <= about.max:
+                continue
+            if alert in file.read_row_group(number, columns=["dia_source_id"])["dia_source_id"].to_numpy():
+                return True
+    return False
+
+
 def columns_in(item: File) -> dict[str, ColumnSpec]:
     """The table's columns that a file has.  Raises ArchiveError."""
     with _opened(item) as file:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from broker.cli.filters_explain import explain
 from broker.cli.filters_test import try_out
 from broker.cli.options import KafkaOption, RedisOption, settings_from
 from broker.cli.refusal import refused as _refused
@@ -207,6 +208,7 @@ _change("enable", "Put a draft into force, or resume a paused filter.")
 _change("disable", "Pause a filter: it judges nothing until it is enabled.")
 _change("remove", "Stop a filter for good; its topic and its versions are kept.")
 filters.command("test")(try_out)
+filters.command("explain")(explain)
 
 
 def summary(added: Added) -> str:

@@ -61,6 +61,18 @@ def compile_filter(
     return compiled
 
 
+def as_written(
+    text: str, specs: Mapping[str, ColumnSpec], members: Members | None = None
+) -> tuple[Expression, Expression]:
+    """A filter's tree in the words and the order of its text, and the same tree with every name resolved.
+
+    Both have the same shape.  specs, members : as compile_filter has them; raises FilterError
+    """
+    parsed = parse(text)
+    resolved = _resolve(parsed, specs)
+    return parsed, _with_members(resolved, members) if members is not None else resolved
+
+
 def compile_expression(
     text: str, parsed: Expression, specs: Mapping[str, ColumnSpec], members: Members | None = None
 ) -> tuple[CompiledFilter, Kind]:

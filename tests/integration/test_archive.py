@@ -32,6 +32,7 @@ from broker.config import Settings, load
 from broker.embedded import Addresses, owned
 from broker.errors import ArchiveError
 from broker.features.catalog import FEATURE_SPECS
+from broker.filter_explained import explain_alert
 from broker.filters import store
 from broker.scores.catalog import SCORE_SPECS
 from broker.simulate import simulate_ztf
@@ -231,6 +232,27 @@ def test_the_api_says_the_same(stage: Stage) -> None:
     cost = "microsecondsAnAlert"
     assert {**said, cost: 0} == {**here, cost: 0}
     assert said["hits"] > 0
+
+
+def test_a_filter_is_explained_on_the_row_that_it_judged(stage: Stage) -> None:
+    hit = stage.published("filters.local.colour")[0]
+    asked = ["filters", "explain", "colour", "--alert", str(hit["diaSourceId"])]
+    said = json.loads(stage.shell(*asked, "--json"))
+    assert said["passes"]
+    assert said["passedThen"] == ["local.colour@1"]
+    assert said["clause"]["text"] == TEXTS["colour"][0]
+    assert "true" in [part["outcome"] for part in said["clause"]["parts"]]
+    assert "TRUE" in stage.shell(*asked)
+    settings = replace(stage.settings, api=replace(stage.settings.api, port=0))
+    with serving(settings) as url, httpx.Client(base_url=url, timeout=60) as client:
+        wait_until(lambda: client.get("/api/v1/filters").status_code == 200, "the API is ready")
+        path, params = "/api/v1/filters/local/colour@1/explain", {"alert": hit["diaSourceId"]}
+        assert client.get(path, params=params).json() == said
+        assert client.get(path, params={"alert": 5}).status_code == 404
+    missed = next(it for it in stage.published("alerts.ztf") if "local.bright@1" not in it["filtersPassed"])
+    found = explain_alert(stage.settings, "bright@1", missed["diaSourceId"])
+    assert not found.passes
+    assert found.clause.why.startswith(("mag = ", "mag is not known"))
 
 
 def test_what_a_name_did_not_stand_for_then_is_null_and_counted(stage: Stage) -> None:
