@@ -128,7 +128,7 @@ def _hats(folder: Path) -> TableFile:
     """A HATS catalogue, or the main one of a collection."""
     collection = folder / "collection.properties"
     if collection.is_file():
-        return _hats(folder / _properties(collection).get("hats_primary_table_url", ""))
+        folder /= _properties(collection).get("hats_primary_table_url", "")
     try:
         path = next(it for name in ("hats.properties", "properties") if (it := folder / name).is_file())
     except StopIteration:
@@ -210,7 +210,9 @@ def _from_arrow(array: pa.Array, kind: Kind, name: str) -> Any:
             try:
                 return array.cast(pa.int64()).fill_null(NULL_INTEGER).to_numpy(zero_copy_only=False)
             except pa.ArrowInvalid as error:
-                raise CatalogError(f"column {name!r} has integers beyond 63 bits; leave it out") from error
+                raise CatalogError(
+                    f"column {name!r} has integers beyond 63 bits; name the columns to keep by --columns"
+                ) from error
         case "float":
             wanted = pa.float32() if array.type in (pa.float16(), pa.float32()) else pa.float64()
             return array.cast(wanted).to_numpy(zero_copy_only=False)
@@ -383,6 +385,8 @@ def _converted(column: pa.Array, kind: Kind) -> pa.Array | None:
     types = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64()}
     if kind == "string":
         return column
+    if kind == "float" and pc.any(pc.match_substring_regex(column, r"^[-+]?\d{16,}$")).as_py():
+        return None  # ids that do not fit 64 bits: as texts they keep their digits
     if kind == "bool" and not pc.all(pc.match_substring_regex(column, "(?i)^(true|false)$")).as_py():
         return None  # Arrow takes 0 and 1 too; a column of nothing else holds numbers
     try:

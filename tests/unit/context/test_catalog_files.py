@@ -239,6 +239,21 @@ def test_what_cannot_be_added_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "t.fits").write_text("no FITS")
     assert "cannot be read" in refused(tmp_path / "t.fits")
     assert "no hats.properties" in refused(tmp_path)
+    (tmp_path / "collection.properties").write_text("obs_collection=c\n")
+    assert "no hats.properties" in refused(tmp_path)
+    write_hats(tmp_path)
+    text = (tmp_path / "hats.properties").read_text()
+    (tmp_path / "hats.properties").write_text(text.replace("=object", "=margin"))
+    assert "is the margin part of a HATS catalogue" in refused(tmp_path)
+
+
+def test_ids_keep_all_their_digits(tmp_path: Path) -> None:
+    ids = ["18446744073709551615", "9223372036854775808"]
+    (tmp_path / "t.csv").write_text("ra,dec,id\n" + "".join(f"{k},{k},{id}\n" for k, id in enumerate(ids)))
+    assert [row[2] for row in content(added(tmp_path / "out", tmp_path / "t.csv"), "id")] == ids
+    table = pa.table({"ra": [1.0], "dec": [2.0], "id": pa.array([2**64 - 1], pa.uint64())})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert "name the columns to keep by --columns" in refused(tmp_path / "t.parquet")
 
 
 def test_files_of_one_table_only(tmp_path: Path) -> None:
