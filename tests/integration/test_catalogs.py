@@ -146,7 +146,9 @@ def test_the_same_again_is_no_new_revision_and_what_is_used_is_not_removed(stage
 
 def test_the_api_lists_them(stage: Stage) -> None:
     with serving(stage.settings) as address:
-        found = httpx.get(f"{address}/api/v1/catalogs").json()
+        url = f"{address}/api/v1/catalogs"
+        wait_until(lambda: httpx.get(url).status_code == 200, "the API has read the control topic")
+        found = httpx.get(url).json()
         assert {item["name"]: item["rows"] for item in found}["sdss"] == 20
         columns = {item["name"]: item for item in found}["sdss"]["columns"]
         assert "class" in {column["name"] for column in columns}
