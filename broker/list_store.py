@@ -28,7 +28,15 @@ from broker.context.positions import (
 )
 from broker.context.region_files import plain, read_region
 from broker.context.regions import Region, pack_region, unpack_region
-from broker.context.stored import ListKind, Parts, StoredList, blob_records, content_of, list_record
+from broker.context.stored import (
+    ListKind,
+    Parts,
+    StoredList,
+    blob_records,
+    content_of,
+    list_record,
+    purged_record,
+)
 from broker.context.watchlists import DEFAULT_RADIUS_ARCSEC
 from broker.control import ControlState
 from broker.control_lock import alone, redis_client
@@ -132,12 +140,14 @@ def add(
     *,
     owner: str = DEFAULT_OWNER,
     description: str | None = None,
+    purge: bool = False,
     by: str,
     timeout_s: float = ACKNOWLEDGE_S,
 ) -> Changed:
     """Store a list, or the next revision of it, and wait until the workers judge by it.
 
     description : None keeps that of the revision before. What is there unchanged is not written again.
+    purge : forget the contents of the revisions before
     Raises NotTheOwner, ListError, FilterError for a wrong name, or BrokerError if a server does not answer.
     """
     if owner == BUILTIN_OWNER:
@@ -157,27 +167,36 @@ def add(
         new = replace(item, revision=before.revision + 1, description=kept)
         return before if _same(before, new) else new
 
-    return _change(settings, contents.kind, name, owner, next_revision, parts, timeout_s)
+    return _change(settings, contents.kind, name, owner, next_revision, parts, purge, timeout_s)
 
 
 def remove(
-    settings: Settings, kind: ListKind, name: str, *, owner: str = DEFAULT_OWNER, by: str,
+    settings: Settings,
+    kind: ListKind,
+    name: str,
+    *,
+    owner: str = DEFAULT_OWNER,
+    purge: bool = False,
+    by: str,
     timeout_s: float = ACKNOWLEDGE_S,
-) -> Changed:  # fmt: skip
+) -> Changed:
     """Take a list away: filters that name it get NULL. Its revisions stay, for rows judged by them.
 
+    purge : forget the contents of all of them
     Raises UnknownList, NotTheOwner, or BrokerError if a server does not answer.
     """
 
     def removal(before: StoredList | None) -> StoredList:
-        if before is None or before.state == "removed":
+        if before is None or (before.state == "removed" and not purge):
             raise _unknown(kind, name)
+        if before.state == "removed":
+            return before
         return replace(
             before, revision=before.revision + 1, state="removed", at=_now(), by=by,
             sha256="", size=0, parts=0, rows=0, area_deg2={}, notes=(),
         )  # fmt: skip
 
-    return _change(settings, kind, name, owner, removal, [], timeout_s)
+    return _change(settings, kind, name, owner, removal, [], purge, timeout_s)
 
 
 def newest(state: ControlState, kind: ListKind, *, removed: bool = False) -> list[StoredList]:
@@ -247,6 +266,7 @@ def _change(
     owner: str,
     next_revision: Callable[[StoredList | None], StoredList],
     parts: list[tuple[bytes, bytes]],
+    purge: bool,
     timeout_s: float,
 ) -> Changed:
     """Write the next revision of a list and its contents, and wait for the workers."""
@@ -264,6 +284,8 @@ def _change(
                 epoch = [writer.write(*record) for record in [*parts, list_record(item)]][-1]
             else:
                 epoch = state.epoch
+            for record in purged_records(state, item) if purge else ():
+                writer.write(*record)
         try:
             reached, live = wait_for_epoch(client, settings.run.group, epoch, timeout_s)
         except redis.RedisError as error:
@@ -272,6 +294,20 @@ def _change(
                 " which workers have it"
             ) from error
     return Changed(item, written, epoch, reached, live, time.monotonic() - start)
+
+
+def purged_records(state: ControlState, newest: StoredList) -> list[tuple[bytes, bytes]]:
+    """Records that empty the parts of a list's contents which no list stands for any more.
+
+    newest : its newest revision, which the state need not have yet
+    """
+    revisions = state.lists.get((newest.kind, newest.name), {}).values()
+    others = [
+        item for item in state.live_lists().values() if (item.kind, item.name) != (newest.kind, newest.name)
+    ]
+    live = {item.sha256 for item in (newest, *others)}
+    gone = {item.sha256: item.parts for item in revisions if item.sha256 not in live}
+    return [purged_record(sha256, part) for sha256, parts in gone.items() for part in range(parts)]
 
 
 def _require_owner(before: StoredList | None, owner: str) -> None:

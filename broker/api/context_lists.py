@@ -32,6 +32,7 @@ Owner = Annotated[str, Query(description="1 to 48 of a-z, 0-9 and '-'")]
 Description = Annotated[
     str | None, Query(max_length=MAX_DESCRIPTION, description="for people; none keeps the one before")
 ]
+Purge = Annotated[bool, Query(description="forget the contents of the revisions before")]
 Revision = Annotated[int | None, Query(ge=1, description="which one; else the newest")]
 
 
@@ -46,13 +47,14 @@ def add_watchlist(
     radius_arcsec: Annotated[
         float | None, Query(description="of entries that give none; 2 if left out")
     ] = None,
+    purge: Purge = False,
 ) -> dict[str, Any]:
     """Store a CSV (ra, dec [, name] [, radius_arcsec]); answers when the workers judge by it.
 
     201 a new revision, 200 it was so already. The body is text/csv, at most 128 MiB and a million rows.
     """
     contents = list_store.watchlist(list_store.text_of(body), radius_arcsec)
-    return _added(context, response, name, contents, owner, description)
+    return _added(context, response, name, contents, owner, description, purge)
 
 
 @router.post("/regions", status_code=201, tags=["regions"])
@@ -63,13 +65,14 @@ def add_region(
     name: Name,
     owner: Owner = DEFAULT_OWNER,
     description: Description = None,
+    purge: Purge = False,
 ) -> dict[str, Any]:
     """Store a MOC (FITS, JSON) or a sky map (FITS), gzipped or not; answers when the workers judge by it.
 
     201 a new revision, 200 it was so already. The body is application/fits, application/gzip or
     application/json, at most 128 MiB.
     """
-    return _added(context, response, name, list_store.region(body), owner, description)
+    return _added(context, response, name, list_store.region(body), owner, description, purge)
 
 
 def _added(
@@ -79,8 +82,11 @@ def _added(
     contents: list_store.Contents,
     owner: str,
     description: str | None,
+    purge: bool,
 ) -> dict[str, Any]:
-    changed = list_store.add(context.settings, name, contents, owner=owner, description=description, by=_BY)
+    changed = list_store.add(
+        context.settings, name, contents, owner=owner, description=description, purge=purge, by=_BY
+    )
     if not changed.written:
         response.status_code = 200
     response.headers["Location"] = f"/api/v1/{contents.kind}s/{name}"
@@ -104,8 +110,11 @@ def _add_calls(kind: ListKind) -> None:
         lines = list_store.download(item, context.state.blobs)
         return StreamingResponse(lines, media_type="text/csv", headers=headers)
 
-    def remove(name: str, context: ContextParameter, owner: Owner = DEFAULT_OWNER) -> dict[str, Any]:
-        return _seen(context, list_store.remove(context.settings, kind, name, owner=owner, by=_BY))
+    def remove(
+        name: str, context: ContextParameter, owner: Owner = DEFAULT_OWNER, purge: Purge = False
+    ) -> dict[str, Any]:
+        done = list_store.remove(context.settings, kind, name, owner=owner, purge=purge, by=_BY)
+        return _seen(context, done)
 
     calls = (
         (path, "GET", list_all, f"The newest revision of each {kind}; removed ones only if asked for."),

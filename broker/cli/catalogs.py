@@ -57,6 +57,9 @@ def add(
     radius: Annotated[
         float | None, typer.Option(help="Of a watchlist's entries that give none [arcsec]; 2 if not given.")
     ] = None,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Forget what the watchlist or region was before.")
+    ] = False,
     as_json: JsonOption = False,
     kafka: KafkaOption = None,
     redis: RedisOption = None,
@@ -67,7 +70,11 @@ def add(
     if kind in {"watchlist", "region"}:
         contents = context_lists.read_contents(kind, paths, radius)
         return context_lists.add(
-            _connected(kafka, redis), name, contents, owner, description, as_json=as_json
+            _connected(kafka, redis), name, contents, owner, description, purge=purge, as_json=as_json
+        )
+    if purge:
+        raise typer.BadParameter(
+            "--purge is for watchlists and regions; `remove --purge` is for catalogues too"
         )
     from broker import catalog_store  # noqa: PLC0415
     from broker.cli.progress import Meter  # noqa: PLC0415
@@ -129,7 +136,7 @@ def remove(
     name: NameArgument,
     kind: KindOption = None,
     owner: OwnerOption = None,
-    purge: Annotated[bool, typer.Option("--purge", help="Delete the files of all revisions too.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Forget all revisions too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also if active filters name it.")] = False,
     as_json: JsonOption = False,
     kafka: KafkaOption = None,
@@ -145,7 +152,7 @@ def remove(
     kind = kind or context_lists.kind_of(catalog_store.read(settings), name)
     if kind == "catalog":
         return _report(catalog_store.remove(settings, name, purge=purge, force=force), as_json)
-    context_lists.remove(settings, kind, name, owner, as_json=as_json)
+    context_lists.remove(settings, kind, name, owner, purge=purge, as_json=as_json)
 
 
 def summary(done: Changed) -> str:

@@ -56,6 +56,7 @@ def add(
     owner: str | None,
     description: str | None,
     *,
+    purge: bool,
     as_json: bool,
 ) -> None:
     """Store a list, and say what it came to."""
@@ -64,7 +65,13 @@ def add(
 
     try:
         changed = list_store.add(
-            settings, name, contents, owner=owner or DEFAULT_OWNER, description=description, by="cli"
+            settings,
+            name,
+            contents,
+            owner=owner or DEFAULT_OWNER,
+            description=description,
+            purge=purge,
+            by="cli",
         )
     except FilterError as error:  # a name that cannot be one
         print(f"error: {error}", file=sys.stderr)
@@ -72,17 +79,22 @@ def add(
     _report(changed, as_json)
 
 
-def remove(settings: Settings, kind: ListKind, name: str, owner: str | None, *, as_json: bool) -> None:
+def remove(
+    settings: Settings, kind: ListKind, name: str, owner: str | None, *, purge: bool, as_json: bool
+) -> None:
     """Take a list away, and say what it came to."""
     from broker import list_store  # noqa: PLC0415
     from broker.filters.store import DEFAULT_OWNER  # noqa: PLC0415
 
-    _report(list_store.remove(settings, kind, name, owner=owner or DEFAULT_OWNER, by="cli"), as_json)
+    owner = owner or DEFAULT_OWNER
+    _report(list_store.remove(settings, kind, name, owner=owner, purge=purge, by="cli"), as_json)
 
 
 def kind_of(state: ControlState, name: str) -> Literal["catalog"] | ListKind:
-    """What has a name now; a catalogue if nothing has.  Raises BadParameter where several have."""
+    """What has a name, or had it; a catalogue if nothing has.  Raises BadParameter where several have."""
     kinds: list[Literal["catalog"] | ListKind] = [kind for kind, its in state.live_lists() if its == name]
+    if not kinds and name not in state.catalogs:  # a list that was removed may still be purged
+        kinds += [kind for kind, its in state.lists if its == name]
     if name in state.live_catalogs():
         kinds.append("catalog")
     if len(kinds) > 1:

@@ -148,6 +148,11 @@ def blob_place(key: bytes) -> tuple[str, int]:
     return sha256, int(part)
 
 
+def purged_record(sha256: str, part: int) -> tuple[bytes, bytes]:
+    """Key and value of the control record that takes the place of a part which is to be forgotten."""
+    return blob_key(sha256, part), json.dumps({"purged": True}).encode()
+
+
 def _part_value(piece: bytes) -> bytes:
     return json.dumps({"bytes": base64.b64encode(piece).decode()}).encode()
 
@@ -169,7 +174,10 @@ def content_of(item: StoredList, blobs: Mapping[str, Parts]) -> bytes:
 
 
 def _piece(value: bytes) -> bytes:
-    return base64.b64decode(json.loads(value)["bytes"], validate=True)
+    record = json.loads(value)
+    if "purged" in record:
+        raise ListError("its contents were purged")
+    return base64.b64decode(record["bytes"], validate=True)
 
 
 # --- arrays --------------------------------------------------------------------------------------------

@@ -210,6 +210,15 @@ def test_the_api_has_the_same_lists(sky: Sky) -> None:
         removed = client.delete("/api/v1/watchlists/stars", params={"owner": "bob"})
         assert (removed.status_code, removed.json()["watchlist"]["state"]) == (200, "removed")
         assert client.delete("/api/v1/watchlists/stars", params={"owner": "bob"}).status_code == 404
+        first = {"revision": "1"}
+        assert client.get("/api/v1/watchlists/stars/contents", params=first).status_code == 200
+        purge = {"owner": "bob", "purge": "true"}
+        assert client.delete("/api/v1/watchlists/stars", params=purge).json()["written"] is False
+        wait_until(
+            lambda: client.get("/api/v1/watchlists/stars/contents", params=first).status_code == 422,
+            "it is purged",
+        )
+        assert "were purged" in client.get("/api/v1/watchlists/stars/contents", params=first).text
 
         example = (Path(__file__).parents[2] / "docs" / "examples" / "skymap.fits").read_bytes()
         fits = {"content-type": "application/fits"}

@@ -55,7 +55,7 @@ def test_a_name_says_what_it_is_where_only_one_thing_has_it() -> None:
     lists = {("watchlist", "a"): {1: LIST}, ("region", "b"): {1: MAP}, ("watchlist", "b"): {1: LIST}}
     lists[("region", "c")] = {1: MAP, 2: replace(MAP, revision=2, state="removed")}
     state = ControlState(lists=lists)  # type: ignore[arg-type]
-    assert [kind_of(state, name) for name in ("a", "c", "d")] == ["watchlist", "catalog", "catalog"]
+    assert [kind_of(state, name) for name in ("a", "c", "d")] == ["watchlist", "region", "catalog"]
     with pytest.raises(typer.BadParameter, match="'b' names region and watchlist; say which with --kind"):
         kind_of(state, "b")
 

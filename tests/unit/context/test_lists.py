@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker import control
+from broker import control, list_store
 from broker.context.lists import Failed, ListSet, list_set, named_at, without_loaded
-from broker.context.stored import ListKind, StoredList, blob_records, list_record
+from broker.context.stored import ListKind, StoredList, blob_records, content_of, list_record
 from broker.control import ControlState
-from broker.errors import FilterError
+from broker.errors import FilterError, ListError
 from broker.filter import Filter
 from broker.filters.compile import bind, compile_filter, require_names
 from broker.filters.evaluate import evaluate
@@ -209,6 +209,22 @@ def test_a_worker_lets_go_of_contents_it_has_loaded() -> None:
     back = after(small, *removal("watchlist", "t", 2), *records(TARGETS, "t", 3))
     again = list_set(list_set(lists, after(small, *removal("watchlist", "t", 2))), back)
     assert values("in_watchlist('t')", again.named, table(10)) == [True]
+
+
+def test_purging_empties_what_nothing_live_stands_for() -> None:
+    state = after(ControlState(), *records(TARGETS, "t"), *records(OTHERS, "t", 2), *records(TARGETS, "u"))
+    third = head(watchlist("ra,dec\n50,0\n"), "t", 3)
+    gone = list_store.purged_records(state, third)
+    assert [key for key, _ in gone] == [key for key, _ in blob_records(OTHERS.packed)[1]]
+    late = after(state, *removal("watchlist", "u", 2))
+    assert (
+        len(list_store.purged_records(late, head(TARGETS, "t", 3))) == 1
+    )  # it is back to what it was at first
+    both = list_store.purged_records(late, third)
+    assert len(both) == 2
+    after_all = after(late, *both)
+    with pytest.raises(ListError, match="its contents were purged"):
+        content_of(state.lists["watchlist", "t"][1], after_all.blobs)
 
 
 def test_an_epoch_that_changes_no_list_keeps_the_program() -> None:
