@@ -270,7 +270,8 @@ class Worker:
         for label, why in lists.failed.items():
             if before.failed.get(label) != why:
                 log.error("%s fails: %s", label, why)
-                self._try_notice(lists.owners[label], label, "list_failed", f"{self.slot.id}: {why}")
+                text = f"{self.slot.id} cannot read it, so every answer about it is NULL: {why}"
+                self._try_notice(lists.owners[label], label, "list_failed", text)
 
     def _tell_refused(self, name: BundleName, why: str) -> None:
         self._try_notice("broker", str(name), "model_refused", f"{self.slot.id} cannot load it: {why}")

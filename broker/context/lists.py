@@ -101,9 +101,9 @@ def load(item: StoredList, blobs: Mapping[str, Parts]) -> BoundList:
             found = BoundRegion(unpack_region(content))
         found({}, np.zeros(1), np.zeros(1))  # compiles what is not compiled yet, before a batch waits for it
     except ListError as error:
-        return Failed(f"{item.kind} {item.name} cannot be used: {error}")
+        return Failed(str(error))
     except Exception as error:  # readers of arrays fail in many ways, and none may end a worker
-        return Failed(f"{item.kind} {item.name} cannot be used: {error!r}")
+        return Failed(f"its contents cannot be used: {error!r}")
     return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from broker import control, list_store
+from broker.clauses import explain_filter
 from broker.context.lists import Failed, ListSet, list_set, named_at, without_loaded
 from broker.context.stored import ListKind, StoredList, blob_records, content_of, list_record
 from broker.control import ControlState
@@ -103,7 +104,7 @@ def test_the_entry_and_the_region_can_be_part_of_a_message() -> None:
     assert found.failures == {}
 
 
-WHY = "watchlist t cannot be used: 1 of its 1 parts are not in the control topic"
+WHY = "1 of its 1 parts are not in the control topic"
 
 
 def reasons(text: str, named: Mapping[str, Mapping[str, Any]], rows: Table) -> list[str] | None:
@@ -167,6 +168,8 @@ def test_contents_that_cannot_be_read_fail_alone_and_may_come() -> None:
     assert values("watchlist_entry('t') = 'first'", lists.named, rows) == [None, None]
     assert reasons("in_watchlist('t', 1*arcsec)", lists.named, rows) == [WHY, WHY]
     assert reasons("in_watchlist('o')", lists.named, rows) is None
+    clause = explain_filter("in_watchlist('t')", table(10), SPECS, lists.named)
+    assert (clause.outcome, clause.why) == ("null", f"watchlist t failed: {WHY}")
     assert values("in_watchlist('o')", lists.named, rows) == [False, True]
     assert lists.failed == {"watchlist t revision 1": WHY}
     assert lists.owners == {"watchlist t revision 1": "alice"}
