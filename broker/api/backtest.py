@@ -46,11 +46,15 @@ class Question(BaseModel):
 def explain(
     owner: str, name: str, alert: int, context: ContextParameter, survey: str = "", now: bool = False
 ) -> dict[str, Any]:
-    """Each clause of a filter on an archived alert: its values, whether it holds, and why.
+    """Each clause of a filter on an alert: its values, whether it holds, and why.
 
-    name : may end in @version.  404 for a filter or an alert that is not there
+    `row` says whether the values are the archive's or the published message's. A name may end in @version.
+    404 for a filter or an alert that is not there, 503 if it takes over 20 s to find.
     """
-    return explain_alert(context.settings, name, alert, owner=owner, survey=survey, now=now).to_json()
+    patience_s = 20.0
+    return explain_alert(
+        context.settings, name, alert, owner=owner, survey=survey, now=now, patience_s=patience_s
+    ).to_json()
 
 
 @router.post("/filters/test")

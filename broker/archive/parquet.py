@@ -87,7 +87,7 @@ class Kept:
     """n rows of one file, read back.
 
     table : the columns asked for, as the filters saw them, with light curves where they were asked for
-    kind : (n,) alert, update or retraction;  epoch : (n,) control epoch
+    kind : (n,) alert or update;  epoch : (n,) control epoch
     passed : (k,) labels of filters passed, row after row;  passed_starts : (n+1,)
     """
 

@@ -26,7 +26,7 @@ class JudgedRows:
     """n rows after the filters.
 
     table : exactly what the filters saw, light curves with it;  keys : (n,) history keys
-    hits : (filters, n);  model : id and version;  kind : alert, update or retraction
+    hits : (filters, n);  model : id and version;  kind : alert or update
     causes : (n,) why rows of another kind than alert came to be, or empty
     """
 

@@ -33,7 +33,7 @@ _ROWS, _COLUMNS = b"rows", b"columns"
 class About:
     """What is the same for all rows of a message.
 
-    kind : alert, update or retraction;  epoch : of the control topic, by which the filters judged
+    kind : alert or update;  epoch : of the control topic, by which the filters judged
     """
 
     survey: str

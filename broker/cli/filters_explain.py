@@ -22,7 +22,7 @@ _STYLE = {"true": "green", "false": "red", "null": "yellow"}
 
 def explain(
     name: Annotated[str, typer.Argument(help="NAME, OWNER.NAME, or either with @VERSION.")],
-    alert: Annotated[int, typer.Option(help="diaSourceId (ZTF candid) of an archived alert.")],
+    alert: Annotated[int, typer.Option(help="diaSourceId (ZTF candid) of an alert.")],
     owner: Annotated[str | None, typer.Option(help="Whose filter; 'local' unless NAME says.")] = None,
     survey: Annotated[str, typer.Option(help="Look at this survey alone.")] = "",
     now: Annotated[bool, typer.Option("--now", help="Names stand for what they stand for now.")] = False,
@@ -32,11 +32,12 @@ def explain(
 ) -> None:
     """Show each clause of a filter on an alert: its values, whether it holds, and why.
 
-    The row is the archive's: exactly what was judged.
+    The row is the archive's, exactly what was judged; where it has none, the published alert's.
     """
     from broker.filter_explained import explain_alert  # noqa: PLC0415
 
-    settings = kafka_connected(with_folder(settings_from(kafka), folder))
+    settings = settings_from(kafka)
+    settings = kafka_connected(with_folder(settings, folder) if folder is not None else settings)
     with refused():
         found = explain_alert(settings, name, alert, owner=owner, survey=survey, now=now)
     if as_json:
@@ -53,6 +54,7 @@ def _print(found: FilterExplained) -> None:
     then = f"passed {', '.join(found.passed_then)}" if found.passed_then else "passed no version of it"
     verdict = "passes" if found.passes else "does not pass"
     print(f"when it was judged it {then}; {found.filter.label} {verdict} it")
+    print(f"({found.row})")
     Console(highlight=False).print(_tree(found.clause))
 
 

@@ -253,6 +253,10 @@ def test_a_filter_is_explained_on_the_row_that_it_judged(stage: Stage) -> None:
     found = explain_alert(stage.settings, "bright@1", missed["diaSourceId"])
     assert not found.passes
     assert found.clause.why.startswith(("mag = ", "mag is not known"))
+    without = replace(stage.settings, archive=replace(stage.settings.archive, folder=""))
+    rounded = explain_alert(without, "bright@1", missed["diaSourceId"], survey="ztf")
+    assert rounded.row.startswith("alerts topic")
+    assert (rounded.passes, rounded.about["objectName"]) == (False, found.about["objectName"])
 
 
 def test_what_a_name_did_not_stand_for_then_is_null_and_counted(stage: Stage) -> None:
