@@ -251,3 +251,22 @@ def test_objects_are_found_at_their_places(store: HistoryStore) -> None:
     assert store.near([here, nowhere, there]) == [{first: y, second: y}, {}, {first: x}]
     assert survey in store.open([], [], []).surveys
     assert store.near([]) == []
+
+
+def test_it_tells_a_claim_that_was_there_from_a_new_one(store: HistoryStore, bucket: bytes) -> None:
+    first, second = claim_of(bucket, 1, 10), claim_of(bucket, 2, 11)
+    assert store.open([first], [], []).retried == [False]
+    assert store.open([second, first], [], []).retried == [False, True]
+    places = [(bucket, first.field), (bucket, b"nothing "), (bucket + b"x", first.field)]
+    assert store.claims_in(places) == [first.value, b"", b""]
+    assert store.claims_in([]) == []
+
+
+def test_it_tells_when_something_was_said_of_an_object(store: HistoryStore, bucket: bytes) -> None:
+    key = pack.annotation_key(bucket)
+    before = store.open([], [], []).annotated
+    assert store.append([Addition(pack.curve_key(bucket), bytes(32))], []).annotated == before
+    after = store.append([Addition(key, b"{}\n")], []).annotated
+    assert after != before
+    opened = store.open([], [], [], [key])
+    assert (opened.gated, opened.annotated) == ([b"{}\n"], after)

@@ -11,12 +11,16 @@ import pytest
 
 from broker.annotations.originals import Position
 from broker.config import load
+from broker.errors import RetryBatch
 from broker.filter import Filter
 from broker.filters.live import compile_set
+from broker.history.base import Stored
 from broker.history.memory import MemoryStore
-from broker.history.pack import topic_hash
+from broker.history.pack import claim_marks, topic_hash
 from broker.message import Message
 from broker.pipeline import Outcome, Pipeline, shipped_or_chosen_scorer
+from broker.rebuild import keep
+from broker.reevaluate import take_in
 from broker.scores.catalog import Scorer
 from broker.surveys.avro import LocalSchemas
 from tests.unit.published import opened_packet
@@ -299,3 +303,60 @@ def test_a_withdrawal_told_by_a_late_packet(broker: Broker) -> None:
     assert [item["text"] for item in asked(broker)] == [f"withdrawal of {id_of(FIRST)}"]
     broker(late(alert(2, taking_back(SECOND, [id_of(FIRST)]))))
     assert [item["text"] for item in asked(broker)] == [f"withdrawal of {id_of(FIRST)}"]
+
+
+def test_something_said_while_an_alert_is_in_flight(broker: Broker) -> None:
+    """Its worker has not seen it, and who said it saw no alert: the batch is done again."""
+    broker(alert(1, FIRST))
+    append, heard = broker.store.append, list[list[tuple[str, dict[str, Any]]]]()
+
+    def after_the_news(*args: Any) -> Stored:
+        broker.store.append = append  # type: ignore[method-assign]
+        heard.append(broker(said(1, **{"class": "SN Ia"})))
+        return append(*args)
+
+    broker.store.append = after_the_news  # type: ignore[method-assign]
+    with pytest.raises(RetryBatch, match="something was said of an object"):
+        broker(alert(2, SECOND))
+    assert {source for _, source in updates(heard[0])} == {id_of(FIRST)}
+    out = broker(alert(2, SECOND))
+    assert [item["diaSourceId"] for topic, item in out if topic == SUPERNOVAE.topic] == [id_of(SECOND)]
+
+
+def test_something_said_of_another_object_disturbs_nobody(broker: Broker) -> None:
+    append = broker.store.append
+
+    def after_the_news(*args: Any) -> Stored:
+        broker.store.append = append  # type: ignore[method-assign]
+        broker(said(1, object="12", **{"class": "SN Ia"}))
+        return append(*args)
+
+    broker.store.append = after_the_news  # type: ignore[method-assign]
+    assert broker(alert(2, SECOND))
+
+
+def test_a_rebuilt_store_knows_who_heard_by_an_update(broker: Broker, scorer: Scorer) -> None:
+    out = [*broker(alert(1, FIRST)), *broker(said(1, **{"class": "SN Ia"}))]
+    records = [(f"lsst:{OBJECT}".encode(), item) for topic, item in out if topic == ALERTS]
+    assert [item["kind"] for _, item in records] == ["alert", "update"]
+    claims = {at: value for at, value in broker.store.claims.items() if b"annotation" not in at[0]}
+    for parts in ([records], [records[:1], records[1:]], [records, records]):
+        again = MemoryStore()
+        for part in parts:
+            keep(again, part, SETTINGS.history.max_points)
+        assert {place: claim_marks(value) for place, value in again.claims.items()} == {
+            place: claim_marks(value) for place, value in claims.items()
+        }
+    assert len(claim_marks(next(iter(claims.values())))) == 2
+
+
+def test_a_rebuilt_store_knows_what_was_said_and_which_record_counts(broker: Broker) -> None:
+    news, copy = said(1, **{"class": "SN Ia"}), said(7, **{"class": "SN Ia"})
+    again = MemoryStore(rebuilt=False)
+    taken = take_in(again, [news, copy], 100, rebuilding=True)
+    assert (len(taken.fresh), taken.duplicates) == (1, 1)
+    broker(news)
+    assert again.curves == broker.store.curves
+    again.mark_rebuilt()
+    assert take_in(again, [copy], 100).fresh == []
+    assert len(take_in(again, [news], 100).fresh) == 1
