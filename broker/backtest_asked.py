@@ -16,6 +16,8 @@ from broker.errors import ArchiveError, FilterError
 from broker.features.catalog import FEATURE_SPECS
 from broker.filters import store
 from broker.filters.compile import compile_filter, names_in
+from broker.filters.parse import split_statement
+from broker.filters.select import compile_select
 from broker.labels import read_labels
 from broker.scores.catalog import SCORE_SPECS
 
@@ -63,7 +65,10 @@ def ask(
     archive = Archive(Path(settings.archive.folder))
     chosen = _chosen(archive, asked)
     labels = read_labels(Path(asked.labels)) if asked.labels else None
-    where = asked.where or store.named(store.read(connect(settings)), asked.name).where
+    text = asked.where or store.named(store.read(connect(settings)), asked.name).where
+    listed, where = split_statement(text)
+    if listed.strip():  # not needed to judge, but refused as it will be by `filters add`
+        compile_select(listed, specs)
     named: NamesAt = _nothing
     if names_in(compile_filter(where, specs)):
         named = _names_at(connect(settings), asked.context)

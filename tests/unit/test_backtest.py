@@ -15,8 +15,10 @@ from scipy.stats import binomtest
 from broker import backtest as backtests
 from broker.archive.reader import Archive
 from broker.backtest import Backtest, Limits, backtest, wilson
+from broker.backtest_asked import Asked, ask
 from broker.cli.backtest_plot import save
 from broker.cli.sparkline import sparkline
+from broker.config import load
 from broker.control_past import Names
 from broker.errors import FilterError, LabelsError
 from broker.filters.functions import FOREST
@@ -225,3 +227,15 @@ def test_the_cost_is_of_the_evaluation(tmp_path: Path, monkeypatch: pytest.Monke
     ticks = iter(range(1000))
     monkeypatch.setattr(backtests.time, "perf_counter", lambda: next(ticks))
     assert run(tmp_path, "ra >= 0").us_an_alert == pytest.approx(1e5)
+
+
+def test_a_whole_statement_is_judged_by_its_condition(tmp_path: Path) -> None:
+    write_archive(tmp_path, rows_of(12))
+    settings = load({"archive.folder": str(tmp_path)}, env={})
+    plain, whole = (
+        ask(settings, Asked(text)).hits
+        for text in ("dia_object_id = 2", "select dia_object_id where dia_object_id = 2")
+    )
+    assert whole == plain > 0
+    with pytest.raises(FilterError, match="magg"):
+        ask(settings, Asked("select magg where dia_object_id = 2"))
