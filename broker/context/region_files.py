@@ -30,6 +30,8 @@ _GZIP_MAGIC, _FITS_MAGIC = b"\x1f\x8b", b"SIMPLE  ="
 _PROBABILITY = ("PROB", "PROBABILITY")
 _DENSITY = "PROBDENSITY"
 _DISTANCE = ("DISTMU", "DISTSIGMA", "DISTNORM")
+_ALL = 1.0 - 1e-9
+"""A credible level of which nobody misses the rest."""
 _FIRST_UNIQ = np.int64(4) << (2 * np.arange(MAX_ORDER + 1))
 """(30,) the lowest UNIQ of each order: a cell's UNIQ is this plus its number."""
 _REGION_COLUMNS = frozenset((b"UNIQ", b"RANGE", b"PROB", b"PROBABILITY"))
@@ -222,6 +224,8 @@ def _as_map(cells: I64, orders: I64, probability: F64, names: Mapping[str, str])
     total = float(probability.sum())
     if abs(total - 1.0) > _OFF_BY:
         notes.append(f"the probabilities add up to {total:.4g}; they were divided by that")
+    if (furthest := float(region.levels.max())) < _ALL:
+        notes.append(f"too many cells: those beyond the credible level {furthest:.6g} were left out")
     if ignored := [name for name in _DISTANCE if name in names]:
         notes.append(f"distances are not used: {', '.join(ignored)}")
     return ReadRegion(region, "sky map", tuple(notes))

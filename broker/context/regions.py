@@ -24,6 +24,8 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 MAX_RANGES = 4_000_000
+ENOUGH = 0.999
+"""A sky map of too many cells is stored up to this credible level at least, or not at all."""
 DEFAULT_LEVEL = 0.9
 """The credible level where none is asked for."""
 _SHOWN_LEVELS = (0.5, 0.9)
@@ -119,7 +121,8 @@ def map_region(cells: I64, orders: I64, probability: F64) -> Region:
 
     cells, orders : (n,) nested HEALPix cells that do not overlap;  probability : (n,) that each contains,
     in any common unit
-    Cells of no probability are left out. Of cells of equal density that with the lowest number comes first.
+    Cells of no probability are left out, and of more than MAX_RANGES the least dense, where these are beyond
+    the level ENOUGH. Of cells of equal density that with the lowest number comes first.
     Raises ListError for what is no such map.
     """
     if not (np.isfinite(probability) & (probability >= 0)).all():
@@ -135,6 +138,9 @@ def map_region(cells: I64, orders: I64, probability: F64) -> Region:
     levels = np.empty(len(mass))
     total = np.cumsum(mass[by_density])
     levels[by_density] = total / total[-1] if len(total) else total
+    if len(levels) > MAX_RANGES and levels[by_density[MAX_RANGES - 1]] >= ENOUGH:
+        dense = np.sort(by_density[:MAX_RANGES])
+        starts, ends, levels = starts[dense], ends[dense], levels[dense]
     return _checked(starts, ends, levels)
 
 

@@ -278,6 +278,20 @@ def test_a_file_that_is_cut_is_refused(tmp_path: Path) -> None:
             read_region(whole[:length])
 
 
+def test_of_too_many_cells_the_densest_are_kept_if_they_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.geomspace(1, 1e-6, 12)
+    content = table(NESTED, PROB=pixels / pixels.sum())
+    whole = read_region(content)
+    assert (len(whole.region), whole.notes) == (12, ())
+    monkeypatch.setattr("broker.context.regions.MAX_RANGES", 6)
+    dense = read_region(content)
+    assert dense.region.levels.tolist() == whole.region.levels[:6].tolist()
+    assert dense.notes == ("too many cells: those beyond the credible level 0.999467 were left out",)
+    monkeypatch.setattr("broker.context.regions.MAX_RANGES", 5)
+    with pytest.raises(ListError, match="a region of 12 ranges or cells; at most 5"):
+        read_region(content)
+
+
 def test_a_region_of_too_many_cells_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.context.regions.MAX_RANGES", 3)
     with pytest.raises(ListError, match="at most 3 can be stored: degrade it"):
