@@ -102,7 +102,8 @@ class Backtest:
     overlap : by owner.name;  seconds : of evaluating alone
     not_known : rows judged while what the filter names did not exist, by 'kind name'
     not_judged : rows that could not be judged, by reason;  cut : why it ended early, '' if it did not
-    classes : distinct (labelled objects seen, of them passed) by class;  unlabelled : objects that passed
+    seen, passed : distinct labelled objects by class;  unlabelled : objects that passed without a label
+    lost : offsets of the topic that expired before the archive was written, of any night
     """
 
     where: str
@@ -118,6 +119,7 @@ class Backtest:
     passed: dict[str, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
     unlabelled: set[tuple[str, str]] = field(default_factory=set)
     labelled: bool = False
+    lost: int = 0
 
     @property
     def rows(self) -> int:
@@ -160,6 +162,7 @@ class Backtest:
             "notKnownThen": dict(self.not_known),
             "notJudged": dict(self.not_judged),
             "cut": self.cut,
+            "lost": self.lost,
             "purity": self._purity() if self.labelled else None,
             "sample": [hit.to_json() for hit in self.sample],
         }
@@ -215,7 +218,9 @@ def backtest(
     bounds = limits or Limits()
     warm_up()
     judge = _Judge(compiled, where, specs, names_at)
-    result, chooser = Backtest(where, context, labelled=labels is not None), _Chooser(sample)
+    lost = sum(end - start for _, start, end in archive.manifest.lost)
+    result = Backtest(where, context, labelled=labels is not None, lost=lost)
+    chooser = _Chooser(sample)
     deadline = time.monotonic() + bounds.seconds
     columns = {*compiled.columns, *_SHOWN, "midpoint_mjd_tai", *judge.reads(archive, chosen)}
     for chunk in archive.chunks(chosen, columns, curves=_needs_curves(compiled)):

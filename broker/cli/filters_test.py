@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from broker.backtest import Backtest
 
 _BAR = 40
+_NIGHTS = 31
+"""Of more, those without a hit are left out."""
 _NAME = re.compile(r"(?:[a-z0-9-]{1,48}\.)?[a-z0-9-]{1,48}(?:@[0-9]+)?")
 
 
@@ -102,7 +104,11 @@ def _print_nights(console: Console, result: Backtest) -> None:
     for column in table.columns[1:4]:
         column.justify = "right"
     most = max((night.hits for night in result.nights.values()), default=0)
-    for name, night in sorted(result.nights.items()):
+    shown = sorted(result.nights.items())
+    if len(shown) > _NIGHTS:
+        shown = [item for item in shown if item[1].hits]
+        print(f"{len(result.nights) - len(shown):,} nights without a hit are not shown")
+    for name, night in shown:
         bar = "█" * round(_BAR * night.hits / most) if most else ""
         table.add_row(name, f"{night.judged:,}", f"{night.hits:,}", f"{len(night.objects):,}", bar)
     console.print(table)
@@ -112,6 +118,8 @@ def _print_caveats(result: Backtest) -> None:
     """What the answer does not say, or not of all."""
     if result.cut:
         print(f"CUT: {result.cut}")
+    if result.lost:
+        print(f"{result.lost:,} offsets expired before they were archived: some alerts may be missing")
     if result.context == "now":
         print("NOT what would have happened: names stand for what they stand for now (--context now)")
     for name, rows in sorted(result.not_known.items()):

@@ -120,7 +120,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             made.add("bright", "mag < 18.5")
             shell("annotate", str(marked[0]["objectName"]), "--class", "SN Ia", "--by", "alice")
             send(made.bootstrap, "ztf_replay", sky[350:])
-        shell("run", "--until-idle", "1", "--workers", "2")
+        shell("run", "--until-idle", "1")
         yield made
 
 

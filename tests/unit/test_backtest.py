@@ -13,6 +13,7 @@ from made_archive import ABOUT, rows_of, write_archive
 from scipy.stats import binomtest
 
 from broker import backtest as backtests
+from broker.archive.folder import FolderWriter
 from broker.archive.reader import Archive
 from broker.backtest import Backtest, Limits, backtest, wilson
 from broker.backtest_asked import Asked, ask
@@ -123,6 +124,15 @@ def test_it_is_cut_where_told_and_says_so(tmp_path: Path) -> None:
     assert result.rows == 10
     assert "7 alerts" in result.cut
     assert run(tmp_path, "ra >= 0", limits=Limits(seconds=0)).rows == 5
+
+
+def test_rows_that_expired_unwritten_are_told_of(tmp_path: Path) -> None:
+    write_archive(tmp_path, rows_of(5))
+    held = FolderWriter(tmp_path)
+    assert held.take("c")
+    held.commit([], {0: 9}, 0, [(0, 1, 9)])
+    held.close()
+    assert run(tmp_path, "ra >= 0").to_json()["lost"] == 8
 
 
 def test_the_sample_is_some_of_the_hits_with_their_light_curves_and_the_same_each_time(
