@@ -35,11 +35,12 @@ def annotation_columns(blobs: Sequence[bytes], at_ms: I64) -> list[Column]:
     blobs : (n,) what the store holds of each row's object (annotations/kept.py), b"" if nothing
     at_ms : (n,) [Unix ms] Kafka timestamps of the records that are judged
     """
-    if not any(blobs):
-        return [_nothing(spec, len(blobs)) for spec in ANNOTATION_COLUMNS]
-    found = [kept(blob) for blob in blobs]
-    rows = [_row(item, int(at)) for item, at in zip(found, at_ms, strict=True)]
-    return [_column(spec, [row[spec.name] for row in rows]) for spec in ANNOTATION_COLUMNS]
+    columns = no_annotations(len(blobs))
+    index = [row for row, blob in enumerate(blobs) if blob]
+    if not index:
+        return columns
+    found = [_row(kept(blobs[row]), int(at_ms[row])) for row in index]
+    return [_filled(column, index, [row[column.spec.name] for row in found]) for column in columns]
 
 
 def no_annotations(rows: int) -> list[Column]:
@@ -60,10 +61,15 @@ def _row(item: Kept, at_ms: int) -> dict[str, str | float | None]:
     }
 
 
-def _column(spec: ColumnSpec, values: Sequence[str | float | None]) -> Column:
+def _filled(column: Column, index: Sequence[int], values: Sequence[str | float | None]) -> Column:
+    """An empty column with the values of some rows in it."""
+    spec, whole = column.spec, column.values.copy()
     if spec.kind == "string":
-        return string_column(spec, [str(value or "") for value in values])
-    return Column(spec, np.array([np.nan if value is None else value for value in values], dtype=np.float64))
+        few = string_column(spec, [str(value or "") for value in values])
+        whole[index] = few.values
+        return Column(spec, whole, few.categories)
+    whole[index] = [np.nan if value is None else value for value in values]
+    return Column(spec, whole)
 
 
 def _nothing(spec: ColumnSpec, rows: int) -> Column:
