@@ -52,6 +52,16 @@ _LONGITUDE_OF_FACE = np.array([1, 3, 5, 7, 0, 2, 4, 6, 1, 3, 5, 7])
 
 
 @_compiled
+def separation_one(ra1: float, dec1: float, ra2: float, dec2: float) -> float:
+    """As sky.separation_deg, of one pair of directions [deg], for compiled code."""
+    lat1, lat2 = radians(dec1), radians(dec2)
+    across = sin((radians(ra2) - radians(ra1)) / 2.0)
+    along = sin((lat2 - lat1) / 2.0)
+    half = along * along + cos(lat1) * cos(lat2) * across * across
+    return degrees(2.0 * asin(sqrt(min(max(half, 0.0), 1.0))))
+
+
+@_compiled
 def place(ra: float, dec: float) -> tuple[int, float, float]:
     """Base cell (0..11) of a position [deg], and x and y (0..1) within it."""
     quarter = (ra % 360.0) / 90.0

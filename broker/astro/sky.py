@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from math import asin, cos, degrees, radians, sin, sqrt
-
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -26,16 +23,6 @@ def separation_deg(ra1: F64 | float, dec1: F64 | float, ra2: F64 | float, dec2: 
     lon1, lat1, lon2, lat2 = (np.radians(np.asarray(x, dtype=np.float64)) for x in (ra1, dec1, ra2, dec2))
     half = np.sin((lat2 - lat1) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
     return np.asarray(np.degrees(2.0 * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0)))))
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def separation_one(ra1: float, dec1: float, ra2: float, dec2: float) -> float:
-    """The same of one pair of directions [deg], for compiled code."""
-    lat1, lat2 = radians(dec1), radians(dec2)
-    across = sin((radians(ra2) - radians(ra1)) / 2.0)
-    along = sin((lat2 - lat1) / 2.0)
-    half = along * along + cos(lat1) * cos(lat2) * across * across
-    return degrees(2.0 * asin(sqrt(min(max(half, 0.0), 1.0))))
 
 
 def galactic_latitude_deg(ra: F64, dec: F64) -> F64:

@@ -24,8 +24,8 @@ from broker.astro.healpix import (
     cells_of,
     centre_of,
     place,
+    separation_one,
 )
-from broker.astro.sky import separation_one
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 
-from broker.astro.sky import separation_deg, separation_one
+from broker.astro.healpix import separation_one
+from broker.astro.sky import separation_deg
 from broker.context.match import SkyIndex, sky_order
 
 EDGE_DEG = 1e-9
