@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from broker.archive.folder import File
 from broker.archive.parquet import Kept
-from broker.archive.reader import Archive, Chunk, light_curves
+from broker.archive.reader import Archive, Chunk, epochs_in, light_curves
 from broker.astro.bands import BANDS
 from broker.control_past import Names
 from broker.filter import Filter
@@ -222,8 +222,9 @@ def backtest(
     result = Backtest(where, context, labelled=labels is not None, lost=lost)
     chooser = _Chooser(sample)
     deadline = time.monotonic() + bounds.seconds
-    columns = {*compiled.columns, *_SHOWN, "midpoint_mjd_tai", *judge.reads(archive, chosen)}
-    for chunk in archive.chunks(chosen, columns, curves=_needs_curves(compiled)):
+    more, files = judge.prepare(chosen, deadline)
+    columns = {*compiled.columns, *_SHOWN, "midpoint_mjd_tai", *more}
+    for chunk in archive.chunks(files, columns, curves=_needs_curves(compiled)):
         alerts = np.flatnonzero(chunk.rows.kind == "alert")
         hits = judge.hits(chunk, result)
         _count(result, chunk, alerts, hits, labels)
@@ -260,21 +261,29 @@ class _Judge:
         self._set = FilterSet(-1)
         self._of_epoch: dict[int, FilterSet] = {}
 
-    def reads(self, archive: Archive, chosen: Sequence[File]) -> set[str]:
-        """Columns that what the filter names reads, at any epoch of the files."""
+    def prepare(self, chosen: Sequence[File], deadline: float) -> tuple[set[str], Sequence[File]]:
+        """Find what the filter names at the epochs of the files.
+
+        Returns the columns that this reads, and the files that could be looked at before the deadline.
+        """
         if not self._named:
-            return set()
+            return set(), chosen
         epochs: set[int] = set()
-        for chunk in archive.chunks(chosen, ()):
-            epochs.update(np.unique(chunk.rows.epoch).tolist())
+        looked_at: list[File] = []
+        for item in chosen:
+            epochs |= epochs_in(item)
+            looked_at.append(item)
+            if time.monotonic() > deadline:
+                break
         self._names = self._names_at(epochs)
-        return {
+        columns = {
             column
             for names in self._names.values()
             for kind, name in self._named
             if (bound := names.named.get(kind, {}).get(name)) is not None
             for column in bound.reads
         }
+        return columns, looked_at
 
     def hits(self, chunk: Chunk, result: Backtest) -> Mask:
         """Which rows pass; only alerts do.  Tells the result what could not be judged, and the time."""

@@ -78,6 +78,12 @@ def rows_in(item: File) -> int:
         return int(file.metadata.num_rows)
 
 
+def epochs_in(item: File) -> set[int]:
+    """Control epochs by which a file's rows were judged.  Raises ArchiveError."""
+    with _opened(item) as file:
+        return set(file.read(columns=["control_epoch"])["control_epoch"].unique().to_pylist())
+
+
 def find_rows(item: File, alert: int) -> bool:
     """Whether a file has rows of an alert, by its diaSourceId.  Raises ArchiveError."""
     with _opened(item) as file:

@@ -107,6 +107,20 @@ def test_a_name_stands_for_what_it_stood_for_at_each_row_s_epoch(tmp_path: Path)
     assert dict(result.not_known) == {"forest alice": 6}
 
 
+def test_epochs_are_looked_for_no_longer_than_allowed(tmp_path: Path) -> None:
+    write_archive(tmp_path, *[rows_of(5, replace(ABOUT, epoch=epoch), seed=epoch) for epoch in (3, 7, 9)])
+    asked: list[int] = []
+
+    def names_at(epochs: Collection[int]) -> Mapping[int, Names]:
+        asked.extend(epochs)
+        return {epoch: then({}) for epoch in epochs}
+
+    result = run(tmp_path, "personal_anomaly('alice') is null", names_at, limits=Limits(seconds=0))
+    assert asked == [3]
+    assert result.rows == 5
+    assert result.cut
+
+
 def test_rows_that_lack_a_column_are_told_of(tmp_path: Path) -> None:
     write_archive(tmp_path, rows_of(5))
     archive = Archive(tmp_path)
