@@ -19,8 +19,8 @@ import redis
 
 from broker import control
 from broker.config import Settings
-from broker.control_lock import alone
-from broker.control_topic import ControlTail, ControlWriter
+from broker.control.lock import alone
+from broker.control.topic import ControlTail, ControlWriter
 from broker.errors import BrokerError
 from broker.filter import Filter
 from broker.filters import budgets

@@ -25,8 +25,8 @@ from broker.config import Settings
 from broker.context.catalogs import open_catalog
 from broker.context_files import catalogs_folder
 from broker.control import ControlState
-from broker.control_lock import alone, redis_client
-from broker.control_topic import ControlTail, ControlWriter
+from broker.control.lock import alone, redis_client
+from broker.control.topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, CatalogError, FilterError
 from broker.filter import Filter
 from broker.filters.functions import CATALOG, FUNCTION_BY_NAME

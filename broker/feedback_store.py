@@ -22,8 +22,8 @@ from broker import control
 from broker.assemble import survey_names
 from broker.config import Settings
 from broker.control import ControlState
-from broker.control_lock import alone, redis_client
-from broker.control_topic import ControlTail, ControlWriter
+from broker.control.lock import alone, redis_client
+from broker.control.topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, FeedbackError
 from broker.feedback import Mark, StoredForest, StoredTrees, Verdict
 from broker.filter import Filter, check_name

@@ -13,12 +13,12 @@ import numpy as np
 from broker.archive.reader import Archive, Chunk, columns_in, find_rows
 from broker.assemble import survey_names
 from broker.astro.times import night_name, night_of
-from broker.backtest import described
+from broker.backtest.judge import described
 from broker.clauses import Clause, explain_filter
 from broker.columns import filter_columns
 from broker.config import Settings
 from broker.control import ControlState
-from broker.control_past import Names, control_records, names_at, names_of
+from broker.control.past import Names, control_records, names_at, names_of
 from broker.features.catalog import FEATURE_SPECS
 from broker.filter import Filter
 from broker.filters import store

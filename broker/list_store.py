@@ -39,8 +39,8 @@ from broker.context.stored import (
 )
 from broker.context.watchlists import DEFAULT_RADIUS_ARCSEC
 from broker.control import ControlState
-from broker.control_lock import alone, redis_client
-from broker.control_topic import ControlWriter
+from broker.control.lock import alone, redis_client
+from broker.control.topic import ControlWriter
 from broker.errors import BrokerError, ListError
 from broker.filters.store import ACKNOWLEDGE_S, BUILTIN_OWNER, DEFAULT_OWNER, read
 from broker.heartbeats import wait_for_epoch

@@ -26,8 +26,8 @@ from broker import control
 from broker.assemble import survey_names
 from broker.config import Settings
 from broker.control import ControlState
-from broker.control_lock import alone, redis_client
-from broker.control_topic import ControlTail, ControlWriter
+from broker.control.lock import alone, redis_client
+from broker.control.topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, BundleError
 from broker.heartbeats import Heartbeat, live_workers, wait_for_epoch
 from broker.models import load_checked

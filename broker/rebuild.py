@@ -21,7 +21,7 @@ from broker import reevaluate
 from broker.astro.bands import band_index
 from broker.batch import SOLAR_SYSTEM_STATUS, SS_ASSOCIATED
 from broker.config import Settings
-from broker.control_topic import ControlTail
+from broker.control.topic import ControlTail
 from broker.errors import BrokerError, RetryBatch
 from broker.filter import filter_mark
 from broker.history import pack

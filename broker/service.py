@@ -23,7 +23,7 @@ from broker.budget_keeper import BudgetKeeper, Spent
 from broker.config import Settings
 from broker.context.lists import ListSet, list_set, without_loaded
 from broker.context_files import catalogs_folder
-from broker.control_topic import ControlTail, ControlWriter
+from broker.control.topic import ControlTail, ControlWriter
 from broker.drift.nights import NightCounts
 from broker.errors import BrokerError, HistoryLost, RetryBatch
 from broker.filters.budgets import paused

@@ -34,7 +34,7 @@ def main(
     """Entry of a spawned worker. Ends when the parent lets go of `lifeline`, or dies.
 
     gate : its other end is closed once there is all that a run stands on; the worker warms up until then
-    on_step : told of each part of the start that is done, by the names in bench_start.STEPS
+    on_step : told of each part of the start that is done, by the names in bench/start.py: STEPS
     """
     on_step("process")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")

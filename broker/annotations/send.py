@@ -21,7 +21,7 @@ from broker.annotations.kept import Kept, kept
 from broker.annotations.record import Annotation, from_json, history_key
 from broker.assemble import survey_names
 from broker.config import KafkaSettings, Settings
-from broker.control_lock import redis_client
+from broker.control.lock import redis_client
 from broker.errors import AnnotationError, BrokerError
 from broker.history.pack import annotation_key
 from broker.kafka import writer

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from broker.api.context import ContextParameter
-from broker.backtest import Limits
-from broker.backtest_asked import Asked, ask
+from broker.backtest.ask import Asked, ask
+from broker.backtest.judge import Limits
 from broker.errors import ArchiveError
 from broker.filter_explained import explain_alert
 

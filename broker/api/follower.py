@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from broker.assemble import ensure_topics
 from broker.config import Settings
 from broker.control import ControlState
-from broker.control_topic import ControlTail
+from broker.control.topic import ControlTail
 from broker.errors import BrokerError
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from broker.errors import BrokerError
 from broker.lightcurves import LIMIT
 
 if TYPE_CHECKING:
-    from broker.backtest import Backtest, Hit
+    from broker.backtest.judge import Backtest, Hit
 
 
 def save(result: Backtest, where: Path) -> Iterator[Path]:

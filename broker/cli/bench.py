@@ -34,8 +34,8 @@ def end_to_end(
     Runs on servers of its own, started for it and thrown away. Real alerts repeat to make up the number:
     repeats of an alert are duplicates, which cost less, so give as many different ones as you can.
     """
-    from broker import bench as measure  # noqa: PLC0415
     from broker.assemble import private_servers  # noqa: PLC0415
+    from broker.bench import end_to_end as measure  # noqa: PLC0415
     from broker.config import load  # noqa: PLC0415
 
     packets = _packets(alerts, data)
@@ -64,7 +64,7 @@ def history(
     """
     from dataclasses import replace  # noqa: PLC0415
 
-    from broker.bench_history import BATCH, history_cost  # noqa: PLC0415
+    from broker.bench.history import BATCH, history_cost  # noqa: PLC0415
     from broker.config import load  # noqa: PLC0415
     from broker.embedded import owned  # noqa: PLC0415
 
@@ -103,7 +103,7 @@ def features(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """CPU time an alert to assemble its light curve and compute its features, for three sizes of history."""
-    from broker.bench_features import BATCH, feature_costs  # noqa: PLC0415
+    from broker.bench.features import BATCH, feature_costs  # noqa: PLC0415
 
     costs = feature_costs(repeats)
     if as_json:
@@ -129,7 +129,7 @@ def decode(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """CPU time to read an alert, and how many times that fastavro takes for the same packets."""
-    from broker.bench_decode import measure  # noqa: PLC0415
+    from broker.bench.decode import measure  # noqa: PLC0415
 
     readings = measure(_values(alerts, data), repeats)
     if as_json:
@@ -156,7 +156,7 @@ def hot_path(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time an alert takes in each stage of the pipeline, light curves in memory, no Kafka, no filter."""
-    from broker.bench_hot_path import measure  # noqa: PLC0415
+    from broker.bench.hot_path import measure  # noqa: PLC0415
     from broker.config import load  # noqa: PLC0415
 
     result = measure(load(env={}), _values(alerts, data), repeats)
@@ -182,8 +182,9 @@ def filters(
     Then that of matching a batch with a million and with ten million sources on disk, and of asking a
     watchlist of a million positions and regions of the sky.
     """
-    from broker import bench_context, bench_lists  # noqa: PLC0415
-    from broker.bench_filters import COLUMNS, FEW, MANY, ROWS, SHARED_CLAUSES, measure  # noqa: PLC0415
+    from broker.bench import context as bench_context  # noqa: PLC0415
+    from broker.bench import lists as bench_lists  # noqa: PLC0415
+    from broker.bench.filters import COLUMNS, FEW, MANY, ROWS, SHARED_CLAUSES, measure  # noqa: PLC0415
 
     result = measure(repeats)
     matches = bench_context.measure(repeats)
@@ -231,7 +232,7 @@ def filter_topics(
     Runs on servers of its own, started for it and thrown away.
     """
     from broker.assemble import private_servers  # noqa: PLC0415
-    from broker.bench_filter_topics import measure  # noqa: PLC0415
+    from broker.bench.filter_topics import measure  # noqa: PLC0415
     from broker.config import load  # noqa: PLC0415
 
     packets = _packets(alerts, None)
@@ -255,7 +256,7 @@ def personal(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """CPU time an alert of filters on personal forests, by the number of people who have one."""
-    from broker.bench_personal import BATCH, measure  # noqa: PLC0415
+    from broker.bench.personal import BATCH, measure  # noqa: PLC0415
 
     result = measure(repeats)
     if as_json:
@@ -278,7 +279,7 @@ def start(
     Runs on servers of its own, started for it and thrown away.
     """
     from broker.assemble import prepare, private_servers  # noqa: PLC0415
-    from broker.bench_start import STEPS, measure  # noqa: PLC0415
+    from broker.bench.start import STEPS, measure  # noqa: PLC0415
     from broker.config import load  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as slots, private_servers(load(env={})) as settings:

@@ -51,7 +51,7 @@ def drift(
 def _looks(survey: str, kafka: str | None, redis: str | None) -> list[Look]:
     from broker import model_store  # noqa: PLC0415
     from broker.assemble import connected, ensure_topics  # noqa: PLC0415
-    from broker.control_lock import redis_client  # noqa: PLC0415
+    from broker.control.lock import redis_client  # noqa: PLC0415
     from broker.drift.every import looks  # noqa: PLC0415
 
     settings = connected(settings_from(kafka, redis))

@@ -33,7 +33,7 @@ def explain(
     """
     from rich.console import Console  # noqa: PLC0415
 
-    from broker.control_topic import ControlTail  # noqa: PLC0415
+    from broker.control.topic import ControlTail  # noqa: PLC0415
     from broker.explanation import explained, find_alert, scorer_of  # noqa: PLC0415
     from broker.models import load_checked  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ from broker.cli.refusal import refused
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from broker.backtest import Backtest
+    from broker.backtest.judge import Backtest
 
 _BAR = 40
 _NIGHTS = 31
@@ -54,7 +54,7 @@ def try_out(
 
     Nothing is computed anew: the rows are those that the live filters judged.
     """
-    from broker.backtest_asked import Asked, ask  # noqa: PLC0415
+    from broker.backtest.ask import Asked, ask  # noqa: PLC0415
     from broker.cli.progress import Meter  # noqa: PLC0415
 
     name = what if _NAME.fullmatch(what) else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.config import KafkaSettings
-from broker.control_topic import ControlTail
+from broker.control.topic import ControlTail
 from broker.errors import BrokerError
 from broker.message import Message
 from broker.publish.records import NAMESPACE, NOTICE_SCHEMA

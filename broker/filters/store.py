@@ -21,8 +21,8 @@ import redis
 from broker import control
 from broker.config import Settings
 from broker.control import ControlState
-from broker.control_lock import alone, redis_client
-from broker.control_topic import ControlTail, ControlWriter
+from broker.control.lock import alone, redis_client
+from broker.control.topic import ControlTail, ControlWriter
 from broker.errors import BrokerError, FilterError
 from broker.filter import Excess, Filter, Payload, State
 from broker.filters.builtin import BUILTIN_FILTERS

@@ -25,7 +25,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from broker import control
 from broker.api import serving
 from broker.config import Settings, load
-from broker.control_topic import ControlWriter
+from broker.control.topic import ControlWriter
 from broker.embedded import Addresses
 from broker.kafka import admin, create_topics, reader, writer
 from broker.publish.packets import encode_record

@@ -21,14 +21,15 @@ import pytest
 from data import shared_data
 from harness import Shell, decoded, repeated, send, wait_until
 
-from broker import control_past, feedback_store
+from broker import feedback_store
 from broker.api import serving
 from broker.archive import writer
 from broker.archive.reader import Archive
 from broker.archive.writer import ArchiveWriter, lag
-from broker.backtest_asked import Asked, ask
+from broker.backtest.ask import Asked, ask
 from broker.columns import filter_columns
 from broker.config import Settings, load
+from broker.control import past as control_past
 from broker.embedded import Addresses, owned
 from broker.errors import ArchiveError
 from broker.features.catalog import FEATURE_SPECS

@@ -20,7 +20,7 @@ from broker.api import serving
 from broker.columns import filter_columns
 from broker.config import Settings, load
 from broker.control import catalog_record
-from broker.control_topic import ControlWriter
+from broker.control.topic import ControlWriter
 from broker.embedded import Addresses, owned
 from broker.errors import CatalogError
 from broker.features.catalog import FEATURE_SPECS

@@ -21,7 +21,7 @@ from broker.api import serving
 from broker.assemble import ensure_topics
 from broker.astro.times import night_of
 from broker.config import Settings, load
-from broker.control_lock import redis_client
+from broker.control.lock import redis_client
 from broker.drift.look import CLOCKS, HIGH_NULLS, HIGH_PSI, gauges
 from broker.drift.nights import LEAST_ALERTS, NightCounts, every_survey
 from broker.embedded import Addresses

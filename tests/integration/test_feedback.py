@@ -20,7 +20,7 @@ from broker import control, feedback_store
 from broker.api import serving
 from broker.columns import filter_columns
 from broker.config import load
-from broker.control_topic import ControlWriter
+from broker.control.topic import ControlWriter
 from broker.embedded import Addresses, owned
 from broker.features.catalog import FEATURE_SPECS
 from broker.feedback import StoredForest

@@ -19,7 +19,7 @@ from broker.cli.filters import filters as verb
 from broker.columns import filter_columns
 from broker.config import KafkaSettings, Settings
 from broker.control import filter_record
-from broker.control_topic import ControlTail, ControlWriter
+from broker.control.topic import ControlTail, ControlWriter
 from broker.embedded import Addresses
 from broker.errors import BrokerError, FilterError
 from broker.features.catalog import FEATURE_SPECS

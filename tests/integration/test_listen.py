@@ -22,7 +22,7 @@ from broker import control
 from broker.assemble import ensure_topics
 from broker.client import Received, Stream, Undecodable, as_json
 from broker.config import Settings
-from broker.control_topic import ControlWriter
+from broker.control.topic import ControlWriter
 from broker.errors import BrokerError
 from broker.kafka import admin, create_topics, producer_options, writer
 from broker.message import Message, Reject

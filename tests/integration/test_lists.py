@@ -24,7 +24,7 @@ from broker.astro.sky import separation_deg
 from broker.context.lists import named_at
 from broker.context.stored import list_record
 from broker.control import ControlState
-from broker.control_topic import ControlWriter
+from broker.control.topic import ControlWriter
 from broker.embedded import owned
 from broker.errors import FilterError
 from broker.filters import store as filter_store

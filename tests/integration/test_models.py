@@ -21,8 +21,8 @@ from made_bundle import made_bundle
 from broker import control, model_store
 from broker.api import serving
 from broker.config import load
-from broker.control_lock import redis_client
-from broker.control_topic import ControlWriter
+from broker.control.lock import redis_client
+from broker.control.topic import ControlWriter
 from broker.drift.nights import alert_count, nights_of, read_night
 from broker.embedded import Addresses, owned
 from broker.errors import BundleError

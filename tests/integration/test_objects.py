@@ -20,7 +20,7 @@ from broker import control
 from broker.api import serving
 from broker.assemble import ensure_topics
 from broker.config import Settings
-from broker.control_topic import ControlWriter
+from broker.control.topic import ControlWriter
 from broker.embedded import Addresses
 from broker.features.catalog import FEATURE_SPECS
 from broker.kafka import writer

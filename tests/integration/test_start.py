@@ -11,8 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from broker import bench_start, service
+from broker import service
 from broker.assemble import prepare
+from broker.bench import start as bench_start
 from broker.config import Settings
 from broker.errors import BrokerError
 from broker.service import Worker

@@ -12,18 +12,18 @@ import pytest
 from made_archive import ABOUT, rows_of, write_archive
 from scipy.stats import binomtest
 
-from broker import backtest as backtests
 from broker.archive.folder import FolderWriter
 from broker.archive.reader import Archive
-from broker.backtest import Backtest, Limits, backtest, wilson
-from broker.backtest_asked import Asked, ask
+from broker.backtest import judge as backtests
+from broker.backtest.ask import Asked, ask
+from broker.backtest.judge import Backtest, Limits, backtest, wilson
+from broker.backtest.labels import read_labels
 from broker.cli.backtest_plot import save
 from broker.cli.sparkline import sparkline
 from broker.config import load
-from broker.control_past import Names
+from broker.control.past import Names
 from broker.errors import FilterError, LabelsError
 from broker.filters.functions import FOREST
-from broker.labels import read_labels
 from broker.lightcurves import LIMIT, LightCurves, empty_points
 
 SPECS = {column.spec.name: column.spec for column in rows_of(3).table.values()}

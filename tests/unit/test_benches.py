@@ -7,7 +7,10 @@ import math
 
 import numpy as np
 
-from broker import bench_context, bench_decode, bench_hot_path, bench_lists
+from broker.bench import context as bench_context
+from broker.bench import decode as bench_decode
+from broker.bench import hot_path as bench_hot_path
+from broker.bench import lists as bench_lists
 from broker.config import load
 from broker.context.match import SkyIndex
 from broker.context.positions import read_csv

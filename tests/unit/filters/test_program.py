@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from broker.bench_filters import ROWS, agree, made
+from broker.bench.filters import ROWS, agree, made
 from broker.errors import FilterError
 from broker.filter import Filter
 from broker.filters.compile import compile_filter

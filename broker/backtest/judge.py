@@ -21,14 +21,14 @@ from broker.archive.folder import File
 from broker.archive.parquet import Kept
 from broker.archive.reader import Archive, Chunk, epochs_in, light_curves
 from broker.astro.bands import BANDS
-from broker.control_past import Names
+from broker.backtest.labels import Labels
+from broker.control.past import Names
 from broker.filter import Filter
 from broker.filters import tree
 from broker.filters.compile import CompiledFilter, compile_filter, names_in
 from broker.filters.evaluate import warm_up
 from broker.filters.functions import FUNCTION_BY_NAME
 from broker.filters.live import FilterSet, compile_set
-from broker.labels import Labels
 from broker.lightcurves import KINDS, LightCurves
 from broker.table import ColumnSpec, Table
 

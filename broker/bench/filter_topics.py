@@ -13,9 +13,9 @@ from pathlib import Path
 
 from broker import control
 from broker.assemble import ensure_topics
-from broker.bench import fill, pipeline_rate
+from broker.bench.end_to_end import fill, pipeline_rate
 from broker.config import Settings
-from broker.control_topic import ControlWriter
+from broker.control.topic import ControlWriter
 from broker.filter import Filter, State
 from broker.kafka import admin, committed_values, create_topics
 from broker.topics import filter_spec

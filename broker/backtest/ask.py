@@ -8,17 +8,17 @@ from pathlib import Path
 
 from broker.archive.folder import File
 from broker.archive.reader import Archive
-from broker.backtest import Backtest, Limits, NamesAt, OnHits, backtest
+from broker.backtest.judge import Backtest, Limits, NamesAt, OnHits, backtest
+from broker.backtest.labels import read_labels
 from broker.columns import filter_columns
 from broker.config import Settings
-from broker.control_past import Names, control_records, names_at, names_of
+from broker.control.past import Names, control_records, names_at, names_of
 from broker.errors import ArchiveError, FilterError
 from broker.features.catalog import FEATURE_SPECS
 from broker.filters import store
 from broker.filters.compile import compile_filter, names_in
 from broker.filters.parse import split_statement
 from broker.filters.select import compile_select
-from broker.labels import read_labels
 from broker.scores.catalog import SCORE_SPECS
 
 LAST = 7

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from broker.bench_features import PacketCost, packet_cost
+from broker.bench.features import PacketCost, packet_cost
 from broker.config import Settings
 from broker.filters.live import FilterSet
 from broker.history.memory import MemoryStore

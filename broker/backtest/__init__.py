@@ -1,0 +1,1 @@
+"""A filter tried on the archive before it goes live, as things were known then."""
