@@ -1,18 +1,10 @@
 """What the names of watchlists and regions stand for at a control epoch.
 
-A worker keeps a ListSet and makes the next one of it at each epoch. Who judges rows of the past asks
-`named_at` for the state at each of their epochs:
-
-    newest = control state as it is now
-    held = {}
-    for state in states_at_the_epochs_of_the_rows:
-        named = named_at(state, held, newest.blobs)     # {"watchlist": {name: Bound}, "region": {...}}
-        bind(compiled, named)
-
-`held` keeps what was loaded, so contents that many epochs share are read once. The contents are always taken
-from the newest state: their keys are their SHA-256, so they can be no others, while compaction may have moved
-their records behind the epoch that first named them. A name that did not exist at an epoch is not in `named`,
-and a filter's function of it is NULL; contents that are there but cannot be read give a Failed.
+A worker keeps a ListSet and makes the next one of it at each epoch; so does who judges rows of the past, epoch
+by epoch (control/past.py). Contents are named by their SHA-256 and read once, however many epochs share them;
+compaction may have moved their records behind the epoch that first named them, which is why a state of the
+past is given all of them. A name that did not exist at an epoch is not in `named`, and a filter's function of
+it is NULL; contents that are there but cannot be read give a Failed.
 """
 
 from __future__ import annotations
