@@ -56,6 +56,11 @@ def _required(name: str, kind: Any, doc: str = "") -> dict[str, Any]:
     return {"name": name, "type": kind, "doc": doc}
 
 
+def _later(name: str, kind: Any, default: Any, doc: str = "") -> dict[str, Any]:
+    """A field that came later: who reads older messages by this schema gets its default."""
+    return {"name": name, "type": kind, "default": default, "doc": doc}
+
+
 def _record(name: str, fields: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "record", "name": name, "namespace": NAMESPACE, "fields": fields}
 
@@ -124,11 +129,11 @@ def alert_fields(
         _required("packet", _floats("Packet", packet)),
         _required("features", _floats("Features", features)),
         _required("scores", _floats("Scores", scores)),
-        _required("other", _record("Other", other)),
+        _later("other", _record("Other", other), {}),
         _required("filtersPassed", {"type": "array", "items": "string"}, "owner.name@version"),
         _required("source", _record("Source", source)),
         _required("provenance", _record("Provenance", provenance)),
-        *([_required("annotations", _record("Annotations", _said(annotations)))] if annotations else []),
+        *([_later("annotations", _record("Annotations", _said(annotations)), {})] if annotations else []),
     ]
 
 
@@ -159,8 +164,8 @@ def filter_fields() -> list[dict[str, Any]]:
     fields = [
         _required("name", "string", "owner.name"),
         _required("version", "int"),
-        _required("sampling", "float", "share of the filter's hits that is published; 1 = every one"),
-        _required("selected", {"type": "array", "items": _record("Selected", selected)}, doc),
+        _later("sampling", "float", 1.0, "share of the filter's hits that is published; 1 = every one"),
+        _later("selected", {"type": "array", "items": _record("Selected", selected)}, [], doc),
     ]
     return [_required("filter", _record("Filter", fields))]
 
@@ -173,7 +178,7 @@ def light_curve_field() -> dict[str, Any]:
 def other_light_curve_field() -> dict[str, Any]:
     """The light curve of another survey's object at the place, beside that of light_curve_field."""
     text = "of the object that `other` names, up to the alert"
-    return _required("otherLightCurve", {"type": "array", "items": f"{NAMESPACE}.Point"}, text)
+    return _later("otherLightCurve", {"type": "array", "items": f"{NAMESPACE}.Point"}, [], text)
 
 
 def alert_schema(fields: list[dict[str, Any]]) -> dict[str, Any]:
