@@ -184,6 +184,7 @@ def _of_one_model(
     items = [item for item in newest.values() if item[0].mjd >= first]
     ((model, _),) = Counter(item[0].space for item in items).most_common(1)
     own = [item for item in items if item[0].space == model]
+    own.sort(key=lambda item: item[0].key)  # topics are read in any order; ties must not be
     return Objects(
         [item[0] for item in own],
         np.array([item[1] for item in own], dtype=np.float64),
