@@ -3,8 +3,8 @@
 A worker keeps a ListSet and makes the next one of it at each epoch; so does who judges rows of the past,
 epoch by epoch (control/past.py). Contents are named by their SHA-256 and read once, however many epochs share
 them; compaction may have moved their records behind the epoch that first named them, which is why a state of
-the past is given all of them. A name that did not exist at an epoch is not in `named`, and a filter's function
-of it is NULL; contents that are there but cannot be read give a Failed.
+the past is given all of them. A name that did not exist at an epoch is not in `named`, and a function of it
+is NULL; contents that are there but cannot be read give a Failed.
 """
 
 from __future__ import annotations
