@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.kafka import PartitionKey, committed_offsets, end_offsets, start_offsets, topic_partitions
-from broker.topics import ANNOTATIONS
+from broker.topics import ANNOTATIONS, ANNOTATIONS_GROUP
 
 
 def matching_topics(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
@@ -33,17 +33,22 @@ def input_partitions(client: Any, wanted: Sequence[str]) -> list[PartitionKey]:
     ]
 
 
+def committed_positions(client: Any, group: str) -> dict[PartitionKey, int]:
+    """Committed positions of a pipeline's input, annotations included; empty if it has none."""
+    return committed_offsets(client, group) | committed_offsets(client, group + ANNOTATIONS_GROUP)
+
+
 def backlog(client: Any, group: str, wanted: Sequence[str]) -> dict[PartitionKey, int]:
     """Records of each input partition that the group has not committed yet.  Raises BrokerError."""
     partitions = input_partitions(client, wanted)
     ends, starts = end_offsets(client, partitions), start_offsets(client, partitions)
-    return lag_of(ends, starts, committed_offsets(client, group))
+    return lag_of(ends, starts, committed_positions(client, group))
 
 
 def lag_of(
     ends: Mapping[PartitionKey, int],
     starts: Mapping[PartitionKey, int],
-    committed: Mapping[PartitionKey, int],
+    positions: Mapping[PartitionKey, int],
 ) -> dict[PartitionKey, int]:
     """Records left of each partition: from the commit, or from the first record where that is later."""
-    return {key: max(0, end - max(committed.get(key, 0), starts[key])) for key, end in ends.items()}
+    return {key: max(0, end - max(positions.get(key, 0), starts[key])) for key, end in ends.items()}

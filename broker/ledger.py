@@ -20,13 +20,12 @@ from broker.errors import BrokerError
 from broker.kafka import (
     PartitionKey,
     admin,
-    committed_offsets,
     committed_values,
     end_offsets,
     start_offsets,
     topic_partitions,
 )
-from broker.lag import input_partitions, lag_of
+from broker.lag import committed_positions, input_partitions, lag_of
 from broker.publish.records import FRAME_BYTES, LEDGER_SCHEMA, is_alert
 from broker.topics import ALERTS, DEAD_LETTERS, LEDGER
 
@@ -83,7 +82,7 @@ def balance(settings: Settings, *, verify: bool = False, tick: Callable[[], None
     topics = topic_partitions(client)
     if LEDGER not in topics:
         raise BrokerError("there is no ledger yet; `broker run` keeps it")
-    committed = committed_offsets(client, settings.run.group)
+    committed = committed_positions(client, settings.run.group)
     account = _read_account(settings, topics[LEDGER])
     found = _count_outputs(settings, client, topics, tick) if verify else None
     inputs = input_partitions(client, settings.run.topics)

@@ -34,12 +34,12 @@ from broker.ingest.kafka import as_message
 from broker.kafka import (
     PartitionKey,
     admin,
-    committed_offsets,
     end_offsets,
     reader,
     start_offsets,
     topic_partitions,
 )
+from broker.lag import committed_positions
 from broker.lightcurves import DETECTION, POINT, LightCurves
 from broker.published import RecordDecoder
 from broker.topics import ALERTS, ANNOTATIONS
@@ -132,7 +132,7 @@ def annotation_scopes(settings: Settings) -> list[Scope]:
     client = admin(settings.kafka)
     keys = [(ANNOTATIONS, part) for part in range(topic_partitions(client).get(ANNOTATIONS, 0))]
     ends, starts = end_offsets(client, keys), start_offsets(client, keys)
-    committed = committed_offsets(client, settings.run.group)
+    committed = committed_positions(client, settings.run.group)
     done = {key: min(max(committed.get(key, 0), low), ends[key]) for key, low in starts.items()}
     return [_scope(starts, done), _scope(done, ends)]
 

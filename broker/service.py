@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 
 from broker import control, rebuild
 from broker.annotations.originals import Originals
-from broker.annotations.pace import Pace
 from broker.astro.times import unix_s_to_mjd_tai
 from broker.budget_keeper import BudgetKeeper, Spent
-from broker.config import Settings
+from broker.config import RunSettings, Settings
 from broker.context.lists import ListSet, list_set, without_loaded
 from broker.context_files import catalogs_folder
 from broker.control.topic import ControlTail, ControlWriter
@@ -71,7 +70,7 @@ from broker.scored import Scored
 from broker.shadow import Shadows
 from broker.slots import Slot
 from broker.surveys.registry import schema_source
-from broker.topics import FILTERS, LEDGER, NOTICES
+from broker.topics import ANNOTATIONS, ANNOTATIONS_GROUP, FILTERS, LEDGER, NOTICES
 from broker.waiting import Waiting
 
 log = logging.getLogger(__name__)
@@ -79,6 +78,8 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 _SECONDS_PER_DAY = 86400.0
+_ANNOTATIONS_A_BATCH = 50
+"""Each costs an alert fetched once more and judged, the more so if they lie far apart."""
 
 
 @dataclass
@@ -132,7 +133,7 @@ class Worker:
         self._output = KafkaOutput(self.settings.kafka, self.slot.id)
         self.on_step("state")
         self._input = KafkaInput(self.settings.kafka, self.settings.run, self.slot.id)
-        self._pace = Pace(self._input)
+        self._said = KafkaInput(self.settings.kafka, _of_annotations(self.settings.run), self.slot.id)
         self._waiting = Waiting(self._input, schemas, self._notice_of_broker)
         self._nights = NightCounts(self.settings.run.group)
         run = self.settings.run
@@ -148,6 +149,7 @@ class Worker:
             self._late.stop()
             self._budgets.stop()
             self._input.close()
+            self._said.close()
             self._output.close()
             self._originals.close()
             self._tail.close()
@@ -176,9 +178,9 @@ class Worker:
 
     def _step(self) -> None:
         self._waiting.release()
-        self._pace.release()
-        polled = self._waiting.hold(self._pace.hold(self._input.poll()))
-        if self._input.assigned and not self._ready:
+        alerts, said = self._waiting.hold(self._input.poll()), self._said.poll()
+        polled = Polled(alerts.messages + said.messages, alerts.ranges + said.ranges)
+        if self._input.assigned and self._said.assigned and not self._ready:
             self._ready = True
             self._heart.now()
             self.on_step("join")
@@ -189,7 +191,8 @@ class Worker:
         ledger = Packet(LEDGER, self.slot.id.encode(), self._ledger_record(polled, outcome.counts))
         packets = [*outcome.packets, ledger]
         start = time.perf_counter()
-        self._output.transact(packets, self._input.offsets(polled), self._input.metadata())
+        read = ((self._input, alerts), (self._said, said))
+        self._output.transact(packets, [(it.offsets(part), it.metadata()) for it, part in read if part])
         outcome.stage_s["transaction"] = time.perf_counter() - start  # type: ignore[assignment]
         self._measure(polled, outcome)
         hits = outcome.hits + outcome.update_hits
@@ -201,7 +204,8 @@ class Worker:
         while not self.stopping():
             time.sleep(pause_s)
             try:
-                return self._input.rewind()
+                self._input.rewind()
+                return self._said.rewind()
             except RetryBatch as trouble:
                 log.warning("%s: %s", self.slot.id, trouble)
 
@@ -401,6 +405,21 @@ def _plugins(state: control.ControlState) -> Named:
     """The plug-ins of this machine, which are looked for only if a filter may ask for one."""
     asked = any(PLUGIN in item.where or PLUGIN in item.select for item in state.active_filters())
     return {PLUGIN: named_plugins()} if asked else {}
+
+
+def _of_annotations(run: RunSettings) -> RunSettings:
+    """How annotations are read: beside the alerts, without waiting, few at a time.
+
+    What is said of many objects at once must not make alerts wait.
+    """
+    return replace(
+        run,
+        group=run.group + ANNOTATIONS_GROUP,
+        topics=(ANNOTATIONS,),
+        batch_min=1,
+        batch_max=_ANNOTATIONS_A_BATCH,
+        poll_ms=1,
+    )
 
 
 def _show_models(before: ModelSet | None, now: ModelSet) -> None:

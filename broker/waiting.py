@@ -14,7 +14,6 @@ from broker.kafka import PartitionKey
 from broker.metrics import PARTITION_PAUSED
 from broker.surveys.avro import SchemaSource
 from broker.surveys.registry import Unreadable, first_unreadable
-from broker.topics import ANNOTATIONS
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +36,7 @@ class Waiting:
 
     def hold(self, polled: Polled) -> Polled:
         """The part of a batch that can be read now; the rest is held.  Raises RetryBatch."""
-        alerts = (message for message in polled.messages if message.topic != ANNOTATIONS)
-        found = first_unreadable(alerts, self._schemas)
+        found = first_unreadable(polled.messages, self._schemas)
         if not found:
             return polled
         readable = self._source.hold(polled, {key: item.offset for key, item in found.items()})

@@ -21,7 +21,6 @@ from broker.config import KafkaSettings, RunSettings
 from broker.errors import RetryBatch, WorkerFenced
 from broker.kafka import PartitionKey, consumer_options, watermarks
 from broker.message import Message
-from broker.topics import ANNOTATIONS
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +91,7 @@ class KafkaInput:
             )
         )
         self._consumer.subscribe(
-            [*run.topics, ANNOTATIONS],
-            on_assign=self._on_assign,
-            on_revoke=self._on_revoke,
-            on_lost=self._on_revoke,
+            list(run.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
 
     def poll(self) -> Polled:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -67,8 +68,12 @@ class KafkaOutput:
             self._producer.list_topics(LEDGER, timeout=_CALL_TIMEOUT_S)
         self._patiently(lambda: self._producer.init_transactions(_CALL_TIMEOUT_S), "init_transactions")
 
-    def transact(self, packets: Sequence[Packet], offsets: list[TopicPartition], group: Any) -> None:
+    def transact(
+        self, packets: Sequence[Packet], positions: Sequence[tuple[list[TopicPartition], Any]]
+    ) -> None:
         """Publish everything and commit the offsets, or neither.
+
+        positions : of each consumer group the offsets, and its metadata
 
         Raises RetryBatch (aborted: rewind and do the batch again), its kind DeliveryFailed with the topics
         at fault, or WorkerFenced (leave this process).
@@ -77,12 +82,14 @@ class KafkaOutput:
         try:
             self._producer.begin_transaction()
             self._produce(packets)
-            self._patiently(
-                lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_TIMEOUT_S), "offsets"
-            )
+            for offsets, group in positions:
+                self._patiently(partial(self._send_offsets, offsets, group), "offsets")
             self._patiently(lambda: self._producer.commit_transaction(_CALL_TIMEOUT_S), "commit")
         except KafkaException as error:
             self._abort(error.args[0], {packet.topic for packet in packets})
+
+    def _send_offsets(self, offsets: list[TopicPartition], group: Any) -> None:
+        self._producer.send_offsets_to_transaction(offsets, group, _CALL_TIMEOUT_S)
 
     def close(self) -> None:
         """Let go; anything unfinished was never visible."""

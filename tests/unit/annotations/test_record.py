@@ -9,12 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.annotations.pace import beyond
 from broker.annotations.record import Annotation, from_json, history_key, read
 from broker.errors import AnnotationError
-from broker.ingest.kafka import Polled
 from broker.lightcurves import FORCED
-from broker.message import Message
 
 CLASS: dict[str, Any] = {
     "survey": "ztf", "object": "ZTF21abiuvdk", "kind": "class", "by": "alice", "class": "SN Ia",
@@ -115,13 +112,3 @@ def test_forced_points_are_told_by_time_band_and_author() -> None:
 def test_causes_are_for_people() -> None:
     said = Annotation("x", "ztf", "5", "redshift", "bob", redshift=0.031)
     assert said.cause == "annotation x: redshift 0.031 by bob"
-
-
-def test_annotations_beyond_a_batch_are_left_and_alerts_are_not() -> None:
-    def messages(topic: str, partition: int, count: int) -> list[Message]:
-        return [Message(topic, partition, 10 + number, 0, b"") for number in range(count)]
-
-    batch = [*messages("annotations", 0, 3), *messages("ztf_replay", 0, 9), *messages("annotations", 1, 3)]
-    assert beyond(Polled(batch, []), 4) == {("annotations", 1): 11}
-    assert beyond(Polled(batch, []), 2) == {("annotations", 0): 12, ("annotations", 1): 10}
-    assert beyond(Polled(batch, []), 6) == {}
