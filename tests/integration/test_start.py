@@ -46,7 +46,8 @@ def test_a_worker_joins_once_it_is_warm_and_everything_is_there(
     slot = take_slot(tmp_path, settings.run.group)
     Worker(settings, slot, lambda: "join" in done, wait, done.append).run()
     before = ["load", "warm_up", "warm_up", "wait"]
-    assert done == [*before, "RedisStore", "ControlTail", "KafkaOutput", "state", "KafkaInput", "join"]
+    inputs = ["KafkaInput", "KafkaInput"]  # of alerts, and of annotations
+    assert done == [*before, "RedisStore", "ControlTail", "KafkaOutput", "state", *inputs, "join"]
 
 
 def test_a_worker_that_is_stopped_while_it_waits_touches_nothing(
