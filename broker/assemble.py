@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from broker.config import Settings
 from broker.embedded import Addresses, attach_or_start, owned
-from broker.kafka import admin, create_topics, topic_drift
-from broker.topics import TopicSpec, archive_spec, core_specs
+from broker.kafka.clients import admin, create_topics, topic_drift
+from broker.kafka.topics import TopicSpec, archive_spec, core_specs
 
 
 def survey_names() -> tuple[str, ...]:

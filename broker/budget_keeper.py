@@ -25,10 +25,10 @@ from broker.errors import BrokerError
 from broker.filter import Filter
 from broker.filters import budgets
 from broker.filters.budgets import Change, CostWindow
+from broker.kafka.topics import NOTICES
 from broker.metrics import BUDGET_MISSED
 from broker.publish.packets import encode_record
 from broker.publish.records import NOTICE_SCHEMA
-from broker.topics import NOTICES
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from broker.astro.times import unix_s_to_mjd_tai
 from broker.client import Stream
 from broker.config import Settings
 from broker.errors import BrokerError
+from broker.kafka.topics import ALERT_TOPICS, alerts_topic
 from broker.similar import State, embedded
-from broker.topics import ALERT_TOPICS, alerts_topic
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

@@ -20,6 +20,7 @@ from broker.batch import PACKET_COLUMNS
 from broker.config import KafkaSettings, Settings
 from broker.context import CONTEXT_NAMES, context_matrix
 from broker.control import ControlState
+from broker.kafka.topics import ALERTS
 from broker.model_store import UnknownModel
 from broker.models import load_checked, load_stored
 from broker.promotion import StoredBundle
@@ -28,7 +29,6 @@ from broker.scores.bundle import MANIFEST
 from broker.scores.catalog import BUNDLES, Scorer
 from broker.scores.explain import Explanation, explain
 from broker.scores.stages import Stages
-from broker.topics import ALERTS
 
 F64 = npt.NDArray[np.float64]
 Alert = Mapping[str, Any]

@@ -17,7 +17,7 @@ import fastavro
 
 from broker.config import KafkaSettings, Settings
 from broker.errors import BrokerError
-from broker.kafka import (
+from broker.kafka.clients import (
     PartitionKey,
     admin,
     committed_values,
@@ -25,9 +25,9 @@ from broker.kafka import (
     start_offsets,
     topic_partitions,
 )
-from broker.lag import committed_positions, input_partitions, lag_of
+from broker.kafka.lag import committed_positions, input_partitions, lag_of
+from broker.kafka.topics import ALERTS, DEAD_LETTERS, LEDGER
 from broker.publish.records import FRAME_BYTES, LEDGER_SCHEMA, is_alert
-from broker.topics import ALERTS, DEAD_LETTERS, LEDGER
 
 _LEDGER = fastavro.parse_schema(LEDGER_SCHEMA)
 

@@ -53,6 +53,7 @@ from broker.history.recall import (
     withdrawn_meanwhile,
 )
 from broker.history.retract import retractions, unclaimed
+from broker.kafka.topics import ANNOTATIONS
 from broker.lightcurves import FLAG_PRIVATE, I64, without_private
 from broker.message import Message, Packet, Reject
 from broker.models import ModelSet
@@ -66,7 +67,6 @@ from broker.surveys import arena
 from broker.surveys.avro import SchemaSource
 from broker.surveys.catalog import decode
 from broker.table import Table
-from broker.topics import ANNOTATIONS
 
 Counts = Counter[tuple[str, str, str]]
 """Alerts by (survey, outcome, reason): outcome is in, published, rejected or duplicate."""

@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from broker.config import KafkaSettings
 from broker.errors import BrokerError
-from broker.kafka import PartitionKey, reader, topic_partitions, watermarks
+from broker.kafka.clients import PartitionKey, reader, topic_partitions, watermarks
+from broker.kafka.topics import alerts_topic
 from broker.publish.records import FRAME_BYTES, alert_start, is_alert, unframe
-from broker.topics import alerts_topic
 
 _BLOCK = 20_000
 """Offsets of a partition that a search looks through first; then ever more, from the newest to the oldest."""

@@ -31,7 +31,7 @@ from broker.history.places import locate
 from broker.history.recall import additions_of
 from broker.history.redis import RedisStore
 from broker.ingest.kafka import as_message
-from broker.kafka import (
+from broker.kafka.clients import (
     PartitionKey,
     admin,
     end_offsets,
@@ -39,10 +39,10 @@ from broker.kafka import (
     start_offsets,
     topic_partitions,
 )
-from broker.lag import committed_positions
+from broker.kafka.lag import committed_positions
+from broker.kafka.topics import ALERTS, ANNOTATIONS
 from broker.lightcurves import DETECTION, POINT, LightCurves
 from broker.published import RecordDecoder
-from broker.topics import ALERTS, ANNOTATIONS
 
 _CHUNK = 5000
 _PAUSE_S = 0.2

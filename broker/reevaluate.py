@@ -28,6 +28,7 @@ from broker.history.late import Late
 from broker.history.merge import group, join_blobs, merge
 from broker.history.recall import Recall, additions_of
 from broker.history.revisit import Visit, recalled, visit
+from broker.kafka.topics import ANNOTATIONS
 from broker.lightcurves import FLAG_PRIVATE, I64, LightCurves
 from broker.measured import reference_times
 from broker.message import Message, Packet
@@ -35,7 +36,6 @@ from broker.publish.packets import notice
 from broker.surveys.avro import SchemaSource
 from broker.surveys.catalog import decode
 from broker.surveys.registry import first_unreadable
-from broker.topics import ANNOTATIONS
 
 F64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -31,7 +31,8 @@ from broker.filters.live import FilterSet, compile_set
 from broker.heartbeats import Heartbeat, HeartbeatSender
 from broker.history.redis import RedisStore
 from broker.ingest.kafka import KafkaInput, Polled
-from broker.kafka import admin, cluster_id
+from broker.kafka.clients import admin, cluster_id
+from broker.kafka.topics import ANNOTATIONS, ANNOTATIONS_GROUP, FILTERS, LEDGER, NOTICES
 from broker.late_writes import LateWriter
 from broker.message import Packet
 from broker.metrics import (
@@ -70,7 +71,6 @@ from broker.scored import Scored
 from broker.shadow import Shadows
 from broker.slots import Slot
 from broker.surveys.registry import schema_source
-from broker.topics import ANNOTATIONS, ANNOTATIONS_GROUP, FILTERS, LEDGER, NOTICES
 from broker.waiting import Waiting
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from broker.config import Settings
 from broker.environment import variable
 from broker.errors import BrokerError
 from broker.heartbeats import live_workers
-from broker.kafka import admin
-from broker.lag import backlog
+from broker.kafka.clients import admin
+from broker.kafka.lag import backlog
 from broker.metrics_server import DriftGauge, MetricsServer
 
 log = logging.getLogger(__name__)

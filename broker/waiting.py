@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from broker.errors import BrokerError, RetryBatch
 from broker.ingest.kafka import KafkaInput, Polled
-from broker.kafka import PartitionKey
+from broker.kafka.clients import PartitionKey
 from broker.metrics import PARTITION_PAUSED
 from broker.surveys.avro import SchemaSource
 from broker.surveys.registry import Unreadable, first_unreadable

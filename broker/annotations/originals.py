@@ -12,7 +12,7 @@ from broker.config import KafkaSettings
 from broker.errors import BrokerError, RetryBatch
 from broker.history.pack import topic_hash
 from broker.ingest.kafka import as_message
-from broker.kafka import PartitionKey, reader, topic_partitions
+from broker.kafka.clients import PartitionKey, reader, topic_partitions
 from broker.message import Message
 
 Position = tuple[bytes, int, int]

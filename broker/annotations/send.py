@@ -24,8 +24,8 @@ from broker.config import KafkaSettings, Settings
 from broker.control.lock import redis_client
 from broker.errors import AnnotationError, BrokerError
 from broker.history.pack import annotation_key
-from broker.kafka import writer
-from broker.topics import ANNOTATIONS
+from broker.kafka.clients import writer
+from broker.kafka.topics import ANNOTATIONS
 
 _ANSWER_S = 25.0
 _QUEUE = 10_000

@@ -34,7 +34,7 @@ from broker.api.problems import add_error_handlers
 from broker.columns import filter_columns
 from broker.config import Settings
 from broker.features.catalog import FEATURE_SPECS
-from broker.kafka import admin
+from broker.kafka.clients import admin
 from broker.scores.catalog import SCORE_SPECS
 
 ROUTERS = [

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from broker.api.context import Context, ContextParameter
 from broker.errors import BrokerError
-from broker.kafka import topic_partitions
+from broker.kafka.clients import topic_partitions
 
 _KAFKA_PATIENCE_S = 2.0
 

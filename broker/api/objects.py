@@ -12,8 +12,8 @@ from confluent_kafka import KafkaException
 from broker.client import Received, Stream
 from broker.config import Settings
 from broker.errors import BrokerError
+from broker.kafka.topics import ALERT_TOPICS
 from broker.similar import SimilarIndex, embedded
-from broker.topics import ALERT_TOPICS
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from broker.control import ControlState
-from broker.topics import LEDGER, NOTICES, alerts_topic
+from broker.kafka.topics import LEDGER, NOTICES, alerts_topic
 
 _PAYLOAD_RECORDS = {"light": "LightHit", "standard": "StandardHit", "full": "FullHit"}
 

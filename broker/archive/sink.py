@@ -14,9 +14,9 @@ import numpy.typing as npt
 from broker.archive.wire import About, Rows, encode
 from broker.batch import AlertBatch
 from broker.filter import Filter
+from broker.kafka.topics import ARCHIVE
 from broker.message import Packet
 from broker.table import Table
-from broker.topics import ARCHIVE
 
 Bools = npt.NDArray[np.bool_]
 

@@ -32,8 +32,8 @@ from broker.astro.healpix import MAX_ORDER, cells_of
 from broker.astro.times import night_name, night_of
 from broker.config import Settings
 from broker.errors import ArchiveError
-from broker.kafka import admin, cluster_id, end_offsets, reader, topic_partitions, watermarks
-from broker.topics import ARCHIVE
+from broker.kafka.clients import admin, cluster_id, end_offsets, reader, topic_partitions, watermarks
+from broker.kafka.topics import ARCHIVE
 
 log = logging.getLogger(__name__)
 

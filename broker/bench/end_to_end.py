@@ -16,7 +16,7 @@ from broker.client.send import Sender
 from broker.config import Settings
 from broker.errors import BrokerError
 from broker.history.redis import RedisStore
-from broker.kafka import (
+from broker.kafka.clients import (
     admin,
     cluster_id,
     committed_values,
@@ -25,10 +25,10 @@ from broker.kafka import (
     producer_options,
     topic_partitions,
 )
+from broker.kafka.topics import ALERTS, TopicSpec
 from broker.ledger import ledger_records
 from broker.message import Packet
 from broker.supervisor import Supervisor
-from broker.topics import ALERTS, TopicSpec
 
 _BATCH = 500
 

@@ -30,7 +30,7 @@ def rebuild(kafka: KafkaOption = None, redis: RedisOption = None) -> None:
     """
     from broker.assemble import connected  # noqa: PLC0415
     from broker.history.redis import RedisStore  # noqa: PLC0415
-    from broker.kafka import admin, cluster_id  # noqa: PLC0415
+    from broker.kafka.clients import admin, cluster_id  # noqa: PLC0415
 
     settings = connected(settings_from(kafka, redis))
     store = RedisStore(settings.redis.url, settings.history, cluster_id(admin(settings.kafka)))

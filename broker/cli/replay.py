@@ -94,8 +94,8 @@ def _burst(text: str) -> tuple[int, float]:
 
 def _target(survey: str | None, topic: str | None) -> str | None:
     """The one topic for all; None if each file's content decides."""
+    from broker.kafka.topics import replay_topic  # noqa: PLC0415
     from broker.surveys.catalog import SURVEYS  # noqa: PLC0415
-    from broker.topics import replay_topic  # noqa: PLC0415
 
     names = [item.name for item in SURVEYS]
     if survey is not None and survey not in names:
@@ -128,7 +128,7 @@ def _send(sender: Sender, files: Sequence[Path], target: str | None) -> _Account
 def _addressed(files: Sequence[Path], target: str | None) -> Iterator[tuple[str, FilePacket | Unsent]]:
     """Every packet of the files and the topic it goes to."""
     from broker.ingest.files import read_packets, with_surveys  # noqa: PLC0415
-    from broker.topics import replay_topic  # noqa: PLC0415
+    from broker.kafka.topics import replay_topic  # noqa: PLC0415
 
     packets = read_packets(files)
     if target is not None:

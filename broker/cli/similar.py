@@ -75,8 +75,8 @@ def _read(settings: Settings, key: str, limit: int) -> dict[str, Any]:
     from rich.console import Console  # noqa: PLC0415
 
     from broker.client import Stream  # noqa: PLC0415
+    from broker.kafka.topics import ALERT_TOPICS  # noqa: PLC0415
     from broker.similar import SimilarIndex, embedded  # noqa: PLC0415
-    from broker.topics import ALERT_TOPICS  # noqa: PLC0415
 
     index, read = SimilarIndex(), 0
     with (

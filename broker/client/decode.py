@@ -11,10 +11,10 @@ from typing import Any
 from broker.config import KafkaSettings
 from broker.control.topic import ControlTail
 from broker.errors import BrokerError
+from broker.kafka.topics import ANNOTATIONS, CONTROL, DEAD_LETTERS
 from broker.message import Message
 from broker.publish.records import NAMESPACE, NOTICE_SCHEMA
 from broker.surveys.avro import LocalSchemas, SchemaSource, open_message
-from broker.topics import ANNOTATIONS, CONTROL, DEAD_LETTERS
 
 _ASK_AGAIN_S = 5.0
 _ANSWER_S = 10.0

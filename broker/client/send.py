@@ -11,9 +11,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from broker.config import Settings
 from broker.errors import BrokerError
-from broker.kafka import admin, create_topics, writer
+from broker.kafka.clients import admin, create_topics, writer
+from broker.kafka.topics import input_spec
 from broker.message import Packet
-from broker.topics import input_spec
 
 _SAVED_S = 0.1
 """A sender that was held up may catch up this much of its schedule; the rest is a slower average."""

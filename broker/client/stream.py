@@ -18,8 +18,8 @@ from broker.client.decode import ControlSchemas, Received, Undecodable, decode, 
 from broker.config import KafkaSettings
 from broker.errors import BrokerError
 from broker.ingest.kafka import as_message
-from broker.kafka import PartitionKey, admin, end_offsets, reader, topic_partitions, watermarks
-from broker.topics import FILTERS
+from broker.kafka.clients import PartitionKey, admin, end_offsets, reader, topic_partitions, watermarks
+from broker.kafka.topics import FILTERS
 
 log = logging.getLogger(__name__)
 

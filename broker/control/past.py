@@ -17,11 +17,11 @@ from broker.context_files import catalogs_folder
 from broker.control import ControlState
 from broker.errors import BrokerError
 from broker.filters.functions import PLUGIN, Members, Named
-from broker.kafka import reader, watermarks
+from broker.kafka.clients import reader, watermarks
+from broker.kafka.topics import CONTROL
 from broker.near import CatalogSet, catalog_set
 from broker.personal import ForestSet, forest_set
 from broker.plugin import named_plugins
-from broker.topics import CONTROL
 
 Record = tuple[int, bytes | None, bytes | None]
 """Offset, key and value of a control record."""

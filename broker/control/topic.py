@@ -10,8 +10,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from broker import control
 from broker.config import KafkaSettings
 from broker.errors import BrokerError
-from broker.kafka import reader, watermarks, writer
-from broker.topics import CONTROL
+from broker.kafka.clients import reader, watermarks, writer
+from broker.kafka.topics import CONTROL
 
 
 class ControlTail:

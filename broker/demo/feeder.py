@@ -12,9 +12,9 @@ from broker.client.send import Pace, Sender
 from broker.config import Settings
 from broker.errors import BrokerError
 from broker.ingest.files import FilePacket, find_files, read_packets, with_surveys
+from broker.kafka.topics import replay_topic
 from broker.message import Packet
 from broker.simulate import simulate_lsst, simulate_ztf
-from broker.topics import replay_topic
 
 _ENDLESS = 1_000_000
 _SEED = 1

@@ -31,10 +31,10 @@ from broker.filters.functions import PLUGIN
 from broker.filters.parse import split_statement
 from broker.filters.select import compile_select
 from broker.heartbeats import wait_for_epoch
-from broker.kafka import admin, create_topics
+from broker.kafka.clients import admin, create_topics
+from broker.kafka.topics import filter_spec
 from broker.plugin import installed_names
 from broker.table import ColumnSpec
-from broker.topics import filter_spec
 
 DEFAULT_OWNER = "local"
 BUILTIN_OWNER = "broker"

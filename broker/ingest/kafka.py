@@ -19,7 +19,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from broker.config import KafkaSettings, RunSettings
 from broker.errors import RetryBatch, WorkerFenced
-from broker.kafka import PartitionKey, consumer_options, watermarks
+from broker.kafka.clients import PartitionKey, consumer_options, watermarks
 from broker.message import Message
 
 log = logging.getLogger(__name__)

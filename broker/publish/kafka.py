@@ -13,9 +13,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from broker.config import KafkaSettings
 from broker.errors import RetryBatch, WorkerFenced
-from broker.kafka import producer_options
+from broker.kafka.clients import producer_options
+from broker.kafka.topics import LEDGER
 from broker.message import Packet
-from broker.topics import LEDGER
 from broker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)

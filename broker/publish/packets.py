@@ -23,6 +23,7 @@ from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.astro.times import mjd_tai_to_unix_s
 from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, SS_UNKNOWN, AlertBatch
 from broker.filter import Filter
+from broker.kafka.topics import DEAD_LETTERS, NOTICES, alerts_topic
 from broker.lightcurves import LightCurves, Points, empty_light_curves, without_private
 from broker.message import MAX_INPUT_BYTES, Message, Packet, Reject
 from broker.others import Others, no_others
@@ -30,7 +31,6 @@ from broker.publish import records
 from broker.publish.rows import RowWriter
 from broker.publish.selected import NOTHING_SELECTED, encode_selected
 from broker.table import Column, ColumnSpec
-from broker.topics import DEAD_LETTERS, NOTICES, alerts_topic
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

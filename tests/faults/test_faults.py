@@ -23,8 +23,8 @@ from harness import Shell, decoded, headers, read_all, records_of, repeated, sen
 from broker.config import load
 from broker.embedded import OwnedServers, owned
 from broker.errors import BrokerError
-from broker.kafka import admin, end_offsets
-from broker.lag import backlog
+from broker.kafka.clients import admin, end_offsets
+from broker.kafka.lag import backlog
 from broker.simulate import simulate_ztf
 
 TOPIC = "ztf_replay"

@@ -24,8 +24,8 @@ from redis import Redis
 from broker.config import load
 from broker.embedded import OwnedServers, owned
 from broker.heartbeats import live_workers
-from broker.kafka import admin, committed_offsets
-from broker.lag import backlog
+from broker.kafka.clients import admin, committed_offsets
+from broker.kafka.lag import backlog
 from broker.schemas import lsst_schema
 from broker.simulate import simulate_lsst, simulate_ztf
 from tests.registry_server import Registry

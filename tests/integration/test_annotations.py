@@ -29,10 +29,10 @@ from broker.embedded import OwnedServers, owned
 from broker.errors import BrokerError
 from broker.heartbeats import live_workers
 from broker.history.pack import topic_hash
-from broker.kafka import admin, create_topics
-from broker.lag import backlog
+from broker.kafka.clients import admin, create_topics
+from broker.kafka.lag import backlog
+from broker.kafka.topics import input_spec
 from broker.simulate import simulate_ztf
-from broker.topics import input_spec
 from tests.withdrawals import closed, one_object
 
 ALERTS = [alert.value for alert in simulate_ztf(80, seed=21)]

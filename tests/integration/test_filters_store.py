@@ -26,7 +26,7 @@ from broker.features.catalog import FEATURE_SPECS
 from broker.filter import Filter
 from broker.filters import store
 from broker.heartbeats import Heartbeat, HeartbeatSender
-from broker.kafka import admin, topic_partitions
+from broker.kafka.clients import admin, topic_partitions
 from broker.scores.catalog import SCORE_SPECS
 
 COLUMNS = filter_columns(FEATURE_SPECS, SCORE_SPECS)

@@ -14,8 +14,8 @@ from harness import wait_until
 
 from broker.config import Settings
 from broker.ingest.kafka import KafkaInput, Polled
-from broker.kafka import admin, create_topics, writer
-from broker.topics import TopicSpec
+from broker.kafka.clients import admin, create_topics, writer
+from broker.kafka.topics import TopicSpec
 
 COUNT = 3000
 Seen = dict[int, list[int]]

@@ -24,13 +24,13 @@ from broker.client import Received, Stream, Undecodable, as_json
 from broker.config import Settings
 from broker.control.topic import ControlWriter
 from broker.errors import BrokerError
-from broker.kafka import admin, create_topics, producer_options, writer
+from broker.kafka.clients import admin, create_topics, producer_options, writer
+from broker.kafka.topics import TopicSpec
 from broker.message import Message, Reject
 from broker.publish import records
 from broker.publish.packets import dead_letter, encode_record
 from broker.simulate import simulate_lsst, simulate_ztf
 from broker.table import ColumnSpec
-from broker.topics import TopicSpec
 
 FEATURES = [ColumnSpec("amplitude", "mag", "spread"), ColumnSpec("n_nights", "", "nights")]
 SCORES = [ColumnSpec("prob_SNIa", "", ""), ColumnSpec("prob_AGN", "", ""), ColumnSpec("anomaly", "", "")]

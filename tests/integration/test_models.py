@@ -26,7 +26,7 @@ from broker.control.topic import ControlWriter
 from broker.drift.nights import alert_count, nights_of, read_night
 from broker.embedded import Addresses, owned
 from broker.errors import BundleError
-from broker.kafka import admin, committed_offsets
+from broker.kafka.clients import admin, committed_offsets
 from broker.ledger import ledger_records
 from broker.promotion import ALL, BundleName, Promotion, StoredBundle, promoted
 from broker.scores.bundle import MANIFEST

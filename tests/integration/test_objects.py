@@ -23,7 +23,7 @@ from broker.config import Settings
 from broker.control.topic import ControlWriter
 from broker.embedded import Addresses
 from broker.features.catalog import FEATURE_SPECS
-from broker.kafka import writer
+from broker.kafka.clients import writer
 from broker.publish import records
 from broker.publish.packets import PUBLISHED_PACKET_COLUMNS, encode_record
 from broker.scores.catalog import SCORE_SPECS

@@ -16,8 +16,8 @@ from broker.config import load
 from broker.embedded import OwnedServers, owned
 from broker.errors import BrokerError
 from broker.history.merge import join_blobs, merge
-from broker.kafka import admin
-from broker.lag import backlog
+from broker.kafka.clients import admin
+from broker.kafka.lag import backlog
 from broker.lightcurves import DETECTION, FLAG_OWN, empty_light_curves
 from broker.simulate import simulate_ztf
 from tests.withdrawals import closed, one_object, taking_back

@@ -18,7 +18,7 @@ from confluent_kafka.admin import NewTopic
 
 from broker.client.send import Pace, Sender
 from broker.config import Settings
-from broker.kafka import admin, reader, topic_partitions
+from broker.kafka.clients import admin, reader, topic_partitions
 from broker.message import MAX_INPUT_BYTES, Packet
 from broker.simulate import simulate_lsst, simulate_ztf
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.lag import lag_of, matching_topics
+from broker.kafka.lag import lag_of, matching_topics
 from broker.ledger import find_gaps
 
 KEY = ("ztf_replay", 0)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from broker.kafka import PartitionKey, committed_offsets, end_offsets, start_offsets, topic_partitions
-from broker.topics import ANNOTATIONS, ANNOTATIONS_GROUP
+from broker.kafka.clients import PartitionKey, committed_offsets, end_offsets, start_offsets, topic_partitions
+from broker.kafka.topics import ANNOTATIONS, ANNOTATIONS_GROUP
 
 
 def matching_topics(names: Sequence[str], wanted: Sequence[str]) -> list[str]:

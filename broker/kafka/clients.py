@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 
 from broker.config import KafkaSettings
 from broker.errors import BrokerError
-from broker.topics import TopicSpec
+from broker.kafka.topics import TopicSpec
 
 MAX_OUTPUT_BYTES = 17 * 1024 * 1024
 """Larger than the input: a full packet carries the original record and our fields."""
