@@ -16,7 +16,8 @@ librdkafka's transactions alone is not:
 * After trouble (a timeout, a broken connection, a slow end of a transaction) an earlier request may still be
   on its way, and the same producer's next transaction would be ended by it. The producer is replaced (RENEW):
   its successor's epoch fences off whatever comes late. Where the outcome of a commit is not known, this also
-  settles it; the committed positions are read only afterwards.
+  settles it; the committed positions are read only afterwards. A successor whose own start had trouble works,
+  but is itself replaced before the next batch: librdkafka does not tell of an identical trouble twice.
 """
 
 from __future__ import annotations
@@ -80,10 +81,11 @@ _ONWARD = {
 }
 
 
-def started(before: Delivery) -> Delivery:
+def started(before: Delivery, *, troubled: bool = False) -> Delivery:
     """A new batch, polled after the one before it was left.
 
     After WAIT it is not begun but settled: it was polled from positions that may have been open.
+    troubled : since the last step there was trouble, or it was told only now
 
     >>> started(Delivery(Step.PUBLISHED, troubled=False)).step.name
     'BEGIN'
@@ -92,7 +94,8 @@ def started(before: Delivery) -> Delivery:
     """
     if before.step in (Step.WAIT, Step.LEAVE):
         return settled(before)
-    return Delivery(Step.RENEW if before.troubled else Step.BEGIN, before.troubled)
+    mixed = before.troubled or troubled
+    return Delivery(Step.RENEW if mixed else Step.BEGIN, mixed)
 
 
 def settled(before: Delivery) -> Delivery:
@@ -116,7 +119,7 @@ def following(now: Delivery, answer: Answer, *, troubled: bool = False) -> Deliv
     if answer is Answer.FATAL:
         return Delivery(Step.LEAVE)
     if now.step is Step.RENEW:
-        return _renewed(now, answer)
+        return _renewed(now, answer, troubled)
     mixed = now.troubled or troubled
     if answer is not Answer.DONE and now.step not in (Step.COMMIT, Step.ABORT):
         return Delivery(Step.ABORT, mixed)
@@ -125,7 +128,7 @@ def following(now: Delivery, answer: Answer, *, troubled: bool = False) -> Deliv
     return Delivery(_ONWARD[now.step], mixed)
 
 
-def _renewed(now: Delivery, answer: Answer) -> Delivery:
+def _renewed(now: Delivery, answer: Answer, troubled: bool) -> Delivery:
     if answer is not Answer.DONE:
         return replace(now, step=Step.WAIT, troubled=True)
-    return Delivery(Step.AGAIN if now.settling else Step.BEGIN, troubled=False)
+    return Delivery(Step.AGAIN if now.settling else Step.BEGIN, troubled)
