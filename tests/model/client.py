@@ -2,14 +2,17 @@
 
 The rules, and where they are from (librdkafka 2.16, file and function):
 
-* Up to five requests to a partition are in flight.  One that is refused for a passing reason, or has no answer,
-  goes back to the head of the queue, with its sequence.  rdkafka_request.c, rd_kafka_handle_Produce_error.
+* Up to five requests to a partition are in flight.  One that is refused for a passing reason, or has no
+  answer, goes back to the head of the queue, with its sequence.  rdkafka_request.c,
+  rd_kafka_handle_Produce_error.
 * When a later one is stored, earlier ones in the queue count as stored: their reports say so, without an
   offset.  rd_kafka_handle_idempotent_Produce_success, rd_kafka_dr_implicit_ack.
-* "Out of order" is fatal for the head of those in flight; for another it fails the transaction, as does every
-  error that does not pass, and the abort then asks for a new epoch.  rd_kafka_handle_idempotent_Produce_error.
+* "Out of order" is fatal for the head of those in flight; for another it fails the transaction, as does
+  every error that does not pass, and the abort then asks for a new epoch.
+  rd_kafka_handle_idempotent_Produce_error.
 * EndTxn and its like are sent again after a broken connection, by the client itself and without a limit.  A
-  refusal that fences is fatal, and so is an unknown transaction.  rdkafka_txnmgr.c, rd_kafka_txn_handle_EndTxn.
+  refusal that fences is fatal, and so is an unknown transaction.  rdkafka_txnmgr.c,
+  rd_kafka_txn_handle_EndTxn.
 * An abort without a registered partition sends nothing.  rd_kafka_txn_op_abort_transaction.
 * A broken connection is told once; an identical one within 30 s is not.  rdkafka_broker.c,
   rd_kafka_broker_set_error (from 2.12 on a closed connection is told in the log only, not to error_cb).
@@ -43,11 +46,11 @@ Record = tuple[int, str]
 """Partition and content."""
 
 
-class Fatal(Exception):  # noqa: N818  as the client calls it
+class Fatal(Exception):
     """The client is of no more use."""
 
 
-class Refused(Exception):  # noqa: N818  as Fatal
+class Refused(Exception):
     """The transaction can only be aborted, or the outcome is not known."""
 
 
@@ -78,7 +81,7 @@ class Client:
         self._registered = set()
 
     def send(self, records: Sequence[Record]) -> dict[Record, int]:
-        """Send records and await their reports: the offset of each, or NOWHERE.  Raises Refused if one failed."""
+        """Send records and await their reports: the offset of each, or NOWHERE."""
         self._register({place for place, _ in records})
         reports: dict[Record, int] = {}
         for place in dict.fromkeys(place for place, _ in records):
@@ -157,6 +160,7 @@ class Client:
             if reply.error is None:
                 for earlier in queue[done:number]:
                     reports[earlier.partition, earlier.record] = NOWHERE
+                    self.world.met["report without an offset"] += 1
                 reports[request.partition, request.record] = reply.offset
                 done = number + 1
             elif reply.error is Error.OUT_OF_ORDER and number == done:

@@ -1,11 +1,13 @@
 """A worker on the model: its loop, and how it carries out what `broker.publish.protocol` says.
 
-It is `broker/service.py` and `broker/publish/kafka.py` without astronomy: settle, go to the committed position,
-take a batch, deliver it, go on; after a fault settle and go back; at the end of its means end and be replaced.
+It is `broker/service.py` and `broker/publish/kafka.py` without astronomy: settle, go to the committed
+position, take a batch, deliver it, go on; after a fault settle and go back; when it can do no more, end and be
+replaced.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,17 +27,23 @@ class Mends:
     firsts : the first record to a partition that has not answered this producer goes alone
     guard : a report without an offset is no delivery
     trouble : the protocol is told of trouble
-    at_once : it is told before the step is over, not with the next one
+    late : how many steps (the start of a batch is one) trouble is told late
+    verification : Kafka asks the coordinator before it takes what a producer new to a partition sends
     """
 
     firsts: bool = True
     guard: bool = True
     trouble: bool = True
-    at_once: bool = True
+    late: int = 0
+    verification: bool = True
+
+
+WHOLE = Mends()
+"""Nothing taken out."""
 
 
 def outputs(number: int) -> list[Record]:
-    """What an input record gives: two records to one partition, and some to others; one of which is new later."""
+    """What an input record gives: two records to one partition, others elsewhere, later to a new one."""
     records = [(0, f"{number}a"), (0, f"{number}b"), (1, f"{number}")]
     return [*records, (2 + (number >= 4), f"{number}")] if number % 4 != 3 else records
 
@@ -53,23 +61,24 @@ class Executor:
     generation: int = 0
     _client: Client | None = None
     _answered: set[int] = field(default_factory=set)
-    _kept_back: bool = False
+    _kept_back: deque[bool] = field(default_factory=deque)
 
     def carry_out(self, delivery: Delivery, records: Sequence[Record], position: int) -> Delivery:
         """From step to step until the batch, or this attempt at it, is left."""
         while not delivery.ended:
             self.world.tick()
             answer = self._answer(delivery.step, records, position)
-            told = self.news()
-            if not self.mends.at_once:
-                told, self._kept_back = self._kept_back, told
+            told = self.troubled()
             self.world.say(f"{self.slot}: {delivery.step.name} {answer.name}{' troubled' if told else ''}")
-            delivery = protocol.following(delivery, answer, troubled=told and self.mends.trouble)
+            self.world.met[f"{delivery.step.name} {answer.name}"] += 1
+            delivery = protocol.following(delivery, answer, troubled=told)
         return delivery
 
-    def news(self) -> bool:
-        """Whether the client told of trouble."""
-        return self._client is not None and self._client.news()
+    def troubled(self) -> bool:
+        """Whether the client told of trouble since this was last asked."""
+        self._kept_back.append(self._client is not None and self._client.news())
+        told = len(self._kept_back) > self.mends.late and self._kept_back.popleft()
+        return told and self.mends.trouble
 
     def _answer(self, step: Step, records: Sequence[Record], position: int) -> Answer:
         try:
@@ -147,7 +156,9 @@ class Worker:
             after = min(position + self.batch, self.end)
             records = [record for number in range(position, after) for record in outputs(number)]
             self.world.say(f"{self.slot}: batch [{position}, {after})")
-            delivery = executor.carry_out(protocol.started(delivery), records, after)
+            delivery = executor.carry_out(
+                protocol.started(delivery, troubled=executor.troubled()), records, after
+            )
             if delivery.step is Step.PUBLISHED:
                 position, batches = after, batches - 1
         self.world.say(f"{self.slot}: leaves")

@@ -1,7 +1,7 @@
 """Time, the network, and the faults of a schedule.
 
-Time is counted in moments: one passes before each request, and at each step of a worker. A fault waits for its
-moment and then, if it is about a request, for the next request of its kind.
+Time is counted in moments: one passes before each request, and at each step of a worker. A fault waits for
+its moment and then, if it is about a request, for the next request of its kind.
 """
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from model.kafka import AddPartitions, CommitOffsets, EndTxn, Init, Kafka, Partition, Produce, Reply, Request, Stage
+from model.kafka import (
+    AddPartitions,
+    CommitOffsets,
+    EndTxn,
+    Init,
+    Kafka,
+    Partition,
+    Produce,
+    Reply,
+    Request,
+    Stage,
+)
 
 LONGEST = 5000
 """Moments after which a run with a handful of faults stands still."""
@@ -38,6 +49,7 @@ class Kind(Enum):
 
 
 WIRE = frozenset((Kind.LOST, Kind.UNANSWERED, Kind.LATE, Kind.TIMED_OUT))
+_SILENCES = (Kind.LOST, Kind.UNANSWERED, Kind.LATE)
 PRODUCED = frozenset((Kind.NOT_LEADER, Kind.REFUSED))
 
 
@@ -63,7 +75,7 @@ class Broken(Enum):
     RECORD = "the record is refused for good"
 
 
-class Killed(Exception):  # noqa: N818  nothing failed: it is how a process ends
+class Killed(Exception):
     """The process ends here."""
 
 
@@ -76,13 +88,13 @@ class World:
     """A Kafka, the faults still to come, and the requests still on their way.
 
     take_over : runs another worker for some batches
-    met : how many faults of each kind came to pass
+    met : how many faults of each kind came to pass, and what followed from them
     trace : what happened, line by line, if it is to be told
     """
 
     kafka: Kafka
     faults: list[Fault]
-    take_over: Callable[[int], None]
+    take_over: Callable[[int], None] = lambda _: None
     met: Counter[str] = field(default_factory=Counter)
     trace: list[str] | None = None
     _late: list[tuple[int, int, Request]] = field(default_factory=list)
@@ -91,9 +103,9 @@ class World:
     _visiting: bool = False
 
     @classmethod
-    def fresh(cls, partitions: int, faults: tuple[Fault, ...], take_over: Callable[[int], None]) -> World:
+    def fresh(cls, partitions: int, faults: tuple[Fault, ...]) -> World:
         """A Kafka without records, before its first moment."""
-        return cls(Kafka([Partition() for _ in range(partitions)]), list(faults), take_over)
+        return cls(Kafka([Partition() for _ in range(partitions)]), list(faults))
 
     def say(self, text: str) -> None:
         """Put a line into the trace."""
@@ -190,7 +202,11 @@ class World:
         return None
 
     def _mishandle(self, request: Request, fault: Fault) -> None:
-        how = (Kind.LOST, Kind.UNANSWERED, Kind.LATE)[fault.extent % 3] if fault.kind is Kind.TIMED_OUT else fault.kind
+        how = (
+            (Kind.LOST, Kind.UNANSWERED, Kind.LATE)[fault.extent % 3]
+            if fault.kind is Kind.TIMED_OUT
+            else fault.kind
+        )
         self.say(f"{_told(request)} -> no answer: {how.value}")
         if how is Kind.UNANSWERED:
             self.kafka.handle(request)
@@ -203,6 +219,7 @@ class World:
 
     def _arrive_late(self, request: Request) -> None:
         reply = self.kafka.handle(request)
+        self.met[f"late {type(request).__name__} {'refused' if reply.error else 'taken'}"] += 1
         self.say(f"late: {_told(request)} -> {reply.error.value if reply.error else 'done'}")
 
 
