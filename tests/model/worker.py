@@ -1,8 +1,8 @@
 """A worker on the model: its loop, and how it carries out what `broker.publish.protocol` says.
 
 It is `broker/service.py` and `broker/publish/kafka.py` without astronomy: settle, go to the committed
-position, take a batch, deliver it, go on; after a fault settle and go back; when it can do no more, end and be
-replaced.
+position, take a batch, deliver it, go on; after a fault settle and go back; when it can do no more, end and
+be replaced.
 """
 
 from __future__ import annotations

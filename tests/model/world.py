@@ -131,7 +131,7 @@ class World:
         fault = self._fault_of(request)
         if fault is None or fault.kind is Kind.NOT_LEADER:
             reply = self.kafka.handle(request)
-            self.say(f"{_told(request)} -> {reply.error.value if reply.error else 'done'}")
+            self._say_answered("", request, reply)
             return reply
         if fault.kind is Kind.REFUSED:
             return Broken.RECORD
@@ -220,7 +220,11 @@ class World:
     def _arrive_late(self, request: Request) -> None:
         reply = self.kafka.handle(request)
         self.met[f"late {type(request).__name__} {'refused' if reply.error else 'taken'}"] += 1
-        self.say(f"late: {_told(request)} -> {reply.error.value if reply.error else 'done'}")
+        self._say_answered("late: ", request, reply)
+
+    def _say_answered(self, prefix: str, request: Request, reply: Reply) -> None:
+        if self.trace is not None:
+            self.say(f"{prefix}{_told(request)} -> {reply.error.value if reply.error else 'done'}")
 
 
 def _told(request: Request) -> str:
