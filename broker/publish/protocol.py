@@ -108,7 +108,8 @@ def settled(before: Delivery) -> Delivery:
 def following(now: Delivery, answer: Answer, *, troubled: bool = False) -> Delivery:
     """What comes after a step.
 
-    troubled : during it a call timed out or had to be repeated, a connection broke, an end was slow
+    troubled : during it a call timed out or had to be repeated, a connection broke, an end was slow; what the
+        client tells of it must be asked for after each step, and once more before the next batch (`started`)
 
     >>> following(Delivery(Step.REST, troubled=False), Answer.LOST).step.name
     'ABORT'

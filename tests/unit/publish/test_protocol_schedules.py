@@ -6,6 +6,7 @@ Schedules are numbered: a failure names the smallest schedule with its story, an
 from __future__ import annotations
 
 from collections import Counter
+from textwrap import fill
 
 import pytest
 from model.explorer import Schedule, drawn, explore, run, story
@@ -49,7 +50,7 @@ def test_no_schedule_loses_or_doubles_a_record_or_stands_still(
 ) -> None:
     assert met["schedules"] == SCHEDULES >= 10_000
     with capsys.disabled():
-        print("", *(f"{count:6d} {what}" for what, count in met.most_common()), sep="\n")
+        print(fill(", ".join(f"{count:,} {what}" for what, count in met.most_common()), 110))
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -86,7 +87,7 @@ def test_every_answer_was_given(met: Counter[str], what: str) -> None:
         (Mends(late=2), ["lost", "doubled"]),
         (Mends(verification=False), ["lost", "doubled", "stands still"]),
     ],
-    ids=str,
+    ids=["fault-1", "firsts-alone", "fault-2", "told-too-late", "no-verification"],
 )
 def test_without_a_mend_the_promise_breaks(mends: Mends, words: list[str]) -> None:
     _, broken = explore(range(ENOUGH_TO_BREAK), mends)
@@ -96,7 +97,7 @@ def test_without_a_mend_the_promise_breaks(mends: Mends, words: list[str]) -> No
     assert not run(broken).broken, "with the mend the same schedule is harmless"
 
 
-@pytest.mark.parametrize("mends", [Mends(firsts=False), Mends(late=1)], ids=str)
+@pytest.mark.parametrize("mends", [Mends(firsts=False), Mends(late=1)], ids=["guard-alone", "told-late"])
 def test_what_the_promise_does_not_rest_on(mends: Mends) -> None:
     """The guard alone keeps it, firsts spare aborts; trouble may be told as late as at the next batch."""
     _, broken = explore(range(SCHEDULES // 2), mends)
