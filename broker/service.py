@@ -76,7 +76,7 @@ from broker.waiting import Waiting
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 5.0
+_LONGEST_PAUSE_S = 2.0
 _SECONDS_PER_DAY = 86400.0
 _ANNOTATIONS_A_BATCH = 50
 """Each costs an alert fetched once more and judged, the more so if they lie far apart."""
@@ -200,10 +200,11 @@ class Worker:
         self._watch(outcome.scored)
 
     def _again(self, pause_s: float) -> None:
-        """Back to the committed offsets, however long the cluster takes to tell them."""
+        """Back to the committed offsets, once no transaction is open, however long the cluster takes."""
         while not self.stopping():
             time.sleep(pause_s)
             try:
+                self._output.settle()
                 self._input.rewind()
                 return self._said.rewind()
             except RetryBatch as trouble:

@@ -1,32 +1,50 @@
-"""Packets out to Kafka: one transaction a batch, with the batch's input offsets in it."""
+"""Packets out to Kafka: one transaction a batch, with the batch's input offsets in it.
+
+What is done next, and after what, is protocol.py's; here its steps are carried out on librdkafka.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from broker.config import KafkaSettings
-from broker.errors import RetryBatch, WorkerFenced
+from broker.errors import BrokerError, RetryBatch, WorkerFenced
 from broker.kafka.clients import producer_options
+from broker.kafka.delivery import (
+    Addressed,
+    FreshPartitions,
+    Order,
+    Reports,
+    ends_client,
+    partition_counts,
+    produce,
+)
 from broker.kafka.topics import LEDGER
 from broker.message import Packet
+from broker.publish.protocol import Answer, Delivery, Step, following, settled, started
 from broker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 TRANSACTION_TIMEOUT_MS = 10000
-_CALL_TIMEOUT_S = 15.0
-_PATIENCE_S = 120.0
-_POLL_EVERY = 500
-_SECOND_LOOK_S = 0.5
-_STUCK_S = 60.0
+_CALL_TIMEOUT_S = 5.0
+_STEP_S = 10.0
+"""How long a step is tried; a transaction that takes longer is aborted by Kafka anyway."""
+_STUCK_S = 10.0
 """A call that is told to end after _CALL_TIMEOUT_S and has not by now never will."""
+_SLOW_END_S = 2.0
+"""A commit or abort that takes longer may have been sent twice; it takes some ten milliseconds."""
+_START_PATIENCE_S = 60.0
+_POLL_EVERY = 500
+_LOOK_S = 0.5
 _TOPIC_FAULTS = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,
@@ -37,6 +55,9 @@ _TOPIC_FAULTS = (
 )
 """Errors that are about one topic; all others are about the transaction, and say nothing of a topic."""
 
+Positions = Sequence[tuple[list[TopicPartition], Any]]
+"""Of each consumer group the offsets to commit, and its metadata."""
+
 
 class DeliveryFailed(RetryBatch):
     """Topics that could not be written to: the transaction was aborted, the batch must be done again."""
@@ -46,103 +67,271 @@ class DeliveryFailed(RetryBatch):
         self.failures = failures
 
 
-class KafkaOutput:
-    """The transactional producer of one worker slot."""
+@dataclass
+class _Batch:
+    """What one attempt is to deliver, and what was found wrong with it."""
 
-    def __init__(self, kafka: KafkaSettings, transactional_id: str) -> None:
-        self._failures: dict[str, str] = {}
-        self._watchdog = Watchdog()
+    packets: Sequence[Packet] = ()
+    positions: Positions = ()
+    order: Order = field(default_factory=Order)
+    cause: str = ""
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+class TransactionClient:
+    """One transactional producer, from its start to its end.
+
+    initialised : whether init_transactions is done; before, it may be called again
+    trouble : that a request may have been cut off, repeated or be late since `begin`
+    """
+
+    def __init__(self, kafka: KafkaSettings, transactional_id: str, watchdog: Watchdog) -> None:
+        self.initialised = False
+        self._errors: list[KafkaError] = []
+        self._watchdog = watchdog
         self._producer = Producer(
             producer_options(
                 kafka,
                 **{
                     "transactional.id": transactional_id,
                     "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                    "delivery.report.only.error": True,
                     "linger.ms": 20,
                     "batch.size": 1024 * 1024,
+                    "error_cb": self._errors.append,
                 },
             )
         )
+        self.fresh = FreshPartitions(partial(partition_counts, self._producer))
+
+    @property
+    def trouble(self) -> bool:
+        """Whether a connection broke or a call had to be repeated."""
+        self._producer.poll(0)
+        return bool(self._errors)
+
+    def initialise(self) -> None:
+        """Take the place of all earlier producers of this id, whose open transactions end by it."""
         with suppress(KafkaException):  # not yet connected, init_transactions looks again only after 0.5 s
             self._producer.list_topics(LEDGER, timeout=_CALL_TIMEOUT_S)
-        self._patiently(lambda: self._producer.init_transactions(_CALL_TIMEOUT_S), "init_transactions")
+        self._call("init_transactions", self._producer.init_transactions)
+        self.initialised = True
 
-    def transact(
-        self, packets: Sequence[Packet], positions: Sequence[tuple[list[TopicPartition], Any]]
-    ) -> None:
-        """Publish everything and commit the offsets, or neither.
+    def begin(self, packets: Sequence[Packet]) -> Order:
+        """Begin a transaction; in which order its records go.  From here on, trouble counts."""
+        order = self.fresh.order(packets)
+        self._producer.poll(0)
+        self._errors.clear()
+        self._producer.begin_transaction()
+        return order
 
-        positions : of each consumer group the offsets, and its metadata
-
-        Raises RetryBatch (aborted: rewind and do the batch again), its kind DeliveryFailed with the topics
-        at fault, or WorkerFenced (leave this process).
-        """
-        self._failures = {}
-        try:
-            self._producer.begin_transaction()
-            self._produce(packets)
-            for offsets, group in positions:
-                self._patiently(partial(self._send_offsets, offsets, group), "offsets")
-            self._patiently(lambda: self._producer.commit_transaction(_CALL_TIMEOUT_S), "commit")
-        except KafkaException as error:
-            self._abort(error.args[0], {packet.topic for packet in packets})
-
-    def _send_offsets(self, offsets: list[TopicPartition], group: Any) -> None:
-        self._producer.send_offsets_to_transaction(offsets, group, _CALL_TIMEOUT_S)
-
-    def close(self) -> None:
-        """Let go; anything unfinished was never visible."""
-        self._producer.purge()
-        self._producer.flush(1.0)
-
-    def _produce(self, packets: Sequence[Packet]) -> None:
-        for number, packet in enumerate(packets):
-            while True:
-                try:
-                    self._producer.produce(
-                        packet.topic,
-                        packet.value,
-                        packet.key,
-                        headers=list(packet.headers) or None,
-                        on_delivery=self._on_delivery,
-                    )
-                    break
-                except BufferError:
-                    self._producer.poll(0.1)
+    def send(self, records: Iterable[Addressed]) -> Reports:
+        """Send records and wait for their reports, as long as they may all be good."""
+        reports = Reports()
+        for number, record in enumerate(records):
+            try:
+                produce(self._producer, record, reports)
+                reports.awaited += 1
+            except KafkaException as error:
+                reports.errors.setdefault(record[0].topic, error.args[0])
+                break
             if number % _POLL_EVERY == 0:
                 self._producer.poll(0)
+        deadline = time.monotonic() + _STEP_S
+        while self._producer.flush(_LOOK_S) and not reports.errors and time.monotonic() < deadline:
+            pass
+        self._errors += _not_of_topics(reports)
+        return reports
 
-    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None and error.code() in _TOPIC_FAULTS:
-            self._failures.setdefault(message.topic(), error.str())
+    def add_positions(self, offsets: list[TopicPartition], group: Any) -> None:
+        """Put the positions of one consumer group into the transaction."""
+        self._call("offsets", partial(self._producer.send_offsets_to_transaction, offsets, group))
 
-    def _patiently(self, call: Callable[[], None], what: str) -> None:
-        """Repeat a call while the client says that repeating it is right."""
-        deadline = time.monotonic() + _PATIENCE_S
+    def commit(self) -> None:
+        """Commit.  If this raises, the outcome is not known."""
+        self._end("commit", self._producer.commit_transaction)
+
+    def abort(self) -> None:
+        """Abort."""
+        self._end("abort", self._producer.abort_transaction)
+
+    def partitions(self) -> dict[str, int]:
+        """Number of partitions of each topic."""
+        return partition_counts(self._producer)
+
+    def close(self) -> None:
+        """Let go of it at once, whatever its state; anything unfinished was never visible."""
+        with suppress(KafkaException):
+            self._producer.purge()
+            self._producer.flush(0)
+
+    def _end(self, what: str, call: Callable[[float], None]) -> None:
+        start = time.monotonic()
+        self._call(what, call)
+        if time.monotonic() - start > _SLOW_END_S:
+            self._errors.append(KafkaError(KafkaError._TIMED_OUT, f"{what} was slow"))
+
+    def _call(self, what: str, call: Callable[[float], None]) -> None:
+        """Repeat a call while the client says that repeating it is right; that is trouble."""
+        deadline = time.monotonic() + _STEP_S
         while True:
             try:
                 with self._watchdog.expecting(_STUCK_S, what):
-                    return call()
+                    return call(_CALL_TIMEOUT_S)
             except KafkaException as error:
                 cause = error.args[0]
+                if cause.retriable() or cause.code() == KafkaError._TIMED_OUT:
+                    self._errors.append(cause)
                 if not cause.retriable() or time.monotonic() > deadline:
                     raise
                 log.warning("%s: %s; trying again", what, cause.str())
                 self._producer.poll(0.1)
 
-    def _abort(self, cause: KafkaError, topics: set[str]) -> None:
-        if cause.fatal() or cause.code() == KafkaError._FENCED:
-            raise WorkerFenced(f"the producer failed for good: {cause.str()}")
+
+class KafkaOutput:
+    """The transactional output of one worker slot.
+
+    It is settled, when made, before anybody reads the committed positions: no transaction of an earlier
+    producer of this slot is open.  Raises BrokerError if Kafka does not let it, WorkerFenced.
+    """
+
+    def __init__(self, kafka: KafkaSettings, transactional_id: str) -> None:
+        self._kafka, self._id = kafka, transactional_id
+        self._watchdog = Watchdog()
+        self._delivery = Delivery()
+        self._client: TransactionClient | None = None
+        self._settle_at_start()
+
+    def transact(self, packets: Sequence[Packet], positions: Positions) -> None:
+        """Publish everything and commit the offsets, or neither.
+
+        positions : of each consumer group the offsets, and its metadata
+
+        Raises RetryBatch (nothing is out: `settle`, rewind and do the batch again), its kind DeliveryFailed
+        with the topics at fault, or WorkerFenced (leave this process).
+        """
+        batch = _Batch(packets, positions)
+        end = self._carry_out(started(self._delivery), batch)
+        if end is not Step.PUBLISHED:
+            self._raise(end, batch)
+
+    def settle(self) -> None:
+        """Make sure that no transaction of this slot is open, so that the committed positions hold.
+
+        To be called before they are read after a RetryBatch.  Raises RetryBatch (try later) or WorkerFenced.
+        """
+        batch = _Batch()
+        end = self._carry_out(settled(self._delivery), batch)
+        if end is not Step.AGAIN:
+            self._raise(end, batch)
+
+    def close(self) -> None:
+        """Let go; anything unfinished was never visible.  Never raises, so that it hides no error."""
+        self._delivery = Delivery()
+        self._drop()
+
+    def _settle_at_start(self) -> None:
+        deadline = time.monotonic() + _START_PATIENCE_S
+        while True:
+            try:
+                return self.settle()
+            except RetryBatch as trouble:
+                if time.monotonic() > deadline:
+                    self.close()
+                    raise BrokerError(f"{trouble}; is Kafka running?") from trouble
+
+    def _carry_out(self, now: Delivery, batch: _Batch) -> Step:
+        """Every step until the batch is left; how it was left."""
+        self._delivery = Delivery()  # if a step raises what it should not, all is open
+        while not now.ended:
+            answer, troubled = self._answer(now.step, batch)
+            now = following(now, answer, troubled=troubled)
+        self._delivery = now
+        return now.step
+
+    def _answer(self, step: Step, batch: _Batch) -> tuple[Answer, bool]:
+        """Carry out one step.  Returns how it went, and whether there was trouble."""
         try:
-            self._patiently(lambda: self._producer.abort_transaction(_CALL_TIMEOUT_S), "abort")
+            answer = self._step(step, batch)
         except KafkaException as error:
-            raise WorkerFenced(f"a transaction could not be aborted: {error.args[0].str()}") from error
-        self._producer.poll(0)
-        failures = self._failures or self._missing(topics)
-        if failures:
+            cause = error.args[0]
+            batch.cause = batch.cause or f"{step.name.lower()}: {cause.str()}"
+            answer = Answer.FATAL if ends_client(cause) else Answer.REFUSED
+        return answer, self._client is not None and self._client.trouble
+
+    def _step(self, step: Step, batch: _Batch) -> Answer:
+        """Carry out one step.  Raises KafkaException if it is refused or its outcome is not known."""
+        if step is Step.RENEW or self._client is None:
+            self._renew()
+            return Answer.DONE
+        client = self._client
+        match step:
+            case Step.BEGIN:
+                batch.order = client.begin(batch.packets)
+            case Step.FIRSTS:
+                return self._send_firsts(client, batch)
+            case Step.REST:
+                return self._judge(client, client.send(batch.order.rest), batch)
+            case Step.OFFSETS:
+                for offsets, group in batch.positions:
+                    client.add_positions(offsets, group)
+            case Step.COMMIT:
+                client.commit()
+            case Step.ABORT:
+                client.abort()
+        return Answer.DONE
+
+    def _renew(self) -> None:
+        """A new client in place of the old one; one that did not get to its start goes on with it."""
+        if self._client is not None and self._client.initialised:
+            self._drop()
+        if self._client is None:
+            self._client = TransactionClient(self._kafka, self._id, self._watchdog)
+        try:
+            self._client.initialise()
+        except KafkaException as error:
+            if not error.args[0].retriable():
+                self._drop()
+            raise
+
+    def _drop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _send_firsts(self, client: TransactionClient, batch: _Batch) -> Answer:
+        if batch.order.unknown:
+            batch.cause = f"no topic {', '.join(sorted(batch.order.unknown))}"
+            return Answer.REFUSED
+        firsts = batch.order.firsts
+        answer = self._judge(client, client.send(firsts), batch)
+        if answer is Answer.DONE:
+            client.fresh.answer((packet.topic, partition) for packet, partition in firsts)
+        return answer
+
+    @staticmethod
+    def _judge(client: TransactionClient, reports: Reports, batch: _Batch) -> Answer:
+        """How the sending of records went, by all of their reports."""
+        if reports.complete:
+            return Answer.DONE
+        client.fresh.forget(reports.nowhere)
+        faults = {topic: e.str() for topic, e in reports.errors.items() if e.code() in _TOPIC_FAULTS}
+        batch.failures |= faults
+        batch.cause = _said(reports)
+        if any(ends_client(error) for error in reports.errors.values()):
+            return Answer.FATAL
+        return Answer.REFUSED if reports.errors else Answer.LOST
+
+    def _raise(self, end: Step, batch: _Batch) -> None:
+        match end:
+            case Step.LEAVE:
+                raise WorkerFenced(f"the producer failed for good: {batch.cause or 'it was fenced off'}")
+            case Step.WAIT:
+                raise RetryBatch(f"the producer could not be replaced yet: {batch.cause}")
+        failures = batch.failures or self._missing({packet.topic for packet in batch.packets})
+        if failures and self._client is not None:
+            self._client.fresh.forget(failures)
             raise DeliveryFailed(dict(failures))
-        raise RetryBatch(f"the transaction was aborted: {cause.str()}")
+        raise RetryBatch(f"the transaction was aborted: {batch.cause or 'an earlier one was open'}")
 
     def _missing(self, topics: set[str]) -> dict[str, str]:
         """Topics that are gone: the coordinator refuses a transaction with them without saying which.
@@ -152,11 +341,30 @@ class KafkaOutput:
         missing = topics
         for _ in range(2):
             try:
-                present = self._producer.list_topics(timeout=_CALL_TIMEOUT_S).topics
+                present = self._client.partitions() if self._client is not None else topics
             except KafkaException:
                 return {}
             missing = {topic for topic in missing if topic not in present}
             if not missing:
                 break
-            time.sleep(_SECOND_LOOK_S)
+            time.sleep(_LOOK_S)
         return dict.fromkeys(missing, "the topic does not exist")
+
+
+def _not_of_topics(reports: Reports) -> list[KafkaError]:
+    """What went wrong that may still be under way, which a refusal of a topic is not."""
+    found = [error for error in reports.errors.values() if error.code() not in _TOPIC_FAULTS]
+    if not reports.complete and not reports.errors:
+        found.append(KafkaError(KafkaError._TIMED_OUT, "records without a report that names an offset"))
+    return found
+
+
+def _said(reports: Reports) -> str:
+    """Why some records are not delivered, in words."""
+    lost = reports.awaited - reports.delivered
+    if reports.errors:
+        topic, error = next(iter(reports.errors.items()))
+        return f"{lost} of {reports.awaited} records were not delivered, the first to {topic}: {error.str()}"
+    if reports.nowhere:
+        return f"records to {', '.join(sorted(reports.nowhere))} were reported as delivered, but nowhere"
+    return f"{lost} of {reports.awaited} records were not acknowledged within {_STEP_S:g} s"
