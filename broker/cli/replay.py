@@ -143,9 +143,12 @@ def _report(sent: Sent, account: _Account, as_json: bool) -> None:
             for topic, count in sorted(sent.messages.items())
         }
         unsent = [{"file": item.name, "reason": item.reason} for item in account.unsent]
-        print(json.dumps({"topics": topics, "unsent": unsent, "failures": dict(sent.failures)}))
+        again = {"resent": sent.resent} if sent.resent else {}
+        print(json.dumps({"topics": topics, "unsent": unsent, "failures": dict(sent.failures)} | again))
         return
     for topic, count in sorted(sent.messages.items()):
         print(f"sent {count:,} messages to {topic} ({account.alerts[topic]:,} alerts)")
+    if sent.resent:
+        print(f"{sent.resent:,} of them were sent again: Kafka had acknowledged them without storing them")
     for item in account.unsent:
         print(f"not sent: {item.name}: {item.reason}", file=sys.stderr)

@@ -6,12 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from broker.config import Settings
 from broker.errors import BrokerError
-from broker.kafka.clients import admin, create_topics, writer
+from broker.kafka.clients import admin, create_topics
+from broker.kafka.delivery import RecordProducer
 from broker.kafka.topics import input_spec
 from broker.message import Packet
 
@@ -47,10 +49,14 @@ class Pace:
 
 @dataclass
 class Sent:
-    """What became of the packets so far: acknowledged by topic, refused by reason."""
+    """What became of the packets so far: acknowledged by topic, refused by reason.
+
+    resent : how many had to be sent again, for they were acknowledged without being stored
+    """
 
     messages: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    resent: int = 0
 
     @property
     def total(self) -> int:
@@ -66,7 +72,7 @@ class Sent:
 
 
 class Sender:
-    """An idempotent producer that creates the topics it writes to and knows what was acknowledged.
+    """A producer that creates the topics it writes to and knows what is stored in them.
 
     Memory is bounded: `send` waits while too much is unacknowledged. Call `finish` at the end.
     """
@@ -76,7 +82,7 @@ class Sender:
         self._ready: set[str] = set()
         self._calls = 0
         self.sent = Sent()
-        self._producer: Producer = writer(
+        self._producer = RecordProducer(
             settings.kafka,
             **{
                 "linger.ms": 10,
@@ -100,6 +106,7 @@ class Sender:
     def finish(self, timeout_s: float = _TIMEOUT_MS / 1000 + 10) -> Sent:
         """Wait for the acknowledgements; what has none in time counts as a failure."""
         left = self._producer.flush(timeout_s)
+        self.sent.resent = self._producer.resent
         if left:
             self.sent.failures["no acknowledgement"] += left
         return self.sent
@@ -117,24 +124,13 @@ class Sender:
             time.sleep(wait_s)
 
     def _produce(self, packet: Packet) -> None:
-        while True:
-            try:
-                self._producer.produce(
-                    packet.topic,
-                    packet.value,
-                    packet.key,
-                    headers=list(packet.headers),
-                    on_delivery=self._on_delivery,
-                )
-                return
-            except BufferError:
-                self._producer.poll(0.1)
-            except KafkaException as error:
-                self.sent.failures[error.args[0].str()] += 1
-                return
+        try:
+            self._producer.send(packet, partial(self._note, packet.topic))
+        except KafkaException as error:
+            self.sent.failures[error.args[0].str()] += 1
 
-    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+    def _note(self, topic: str, error: KafkaError | None, _: int) -> None:
         if error is None:
-            self.sent.messages[message.topic()] += 1
+            self.sent.messages[topic] += 1
         else:
             self.sent.failures[error.str()] += 1
