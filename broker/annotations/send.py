@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import redis
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from broker.annotations.kept import Kept, kept
 from broker.annotations.record import Annotation, from_json, history_key
@@ -24,8 +24,9 @@ from broker.config import KafkaSettings, Settings
 from broker.control.lock import redis_client
 from broker.errors import AnnotationError, BrokerError
 from broker.history.pack import annotation_key
-from broker.kafka.clients import writer
+from broker.kafka.delivery import RecordProducer
 from broker.kafka.topics import ANNOTATIONS
+from broker.message import Packet
 
 _ANSWER_S = 25.0
 _QUEUE = 10_000
@@ -88,7 +89,7 @@ def send(
     """
     producer, refused, sent = _producer(settings.kafka), list[str](), 0
 
-    def on_delivery(error: KafkaError | None, _: Message) -> None:
+    def note(error: KafkaError | None, _: int) -> None:
         if error is not None:
             refused.append(error.str())
 
@@ -96,7 +97,7 @@ def send(
         for item in said:
             while len(producer) > _QUEUE:
                 producer.poll(0.1)
-            producer.produce(ANNOTATIONS, item.encode(), item.key, on_delivery=on_delivery)
+            producer.send(Packet(ANNOTATIONS, item.key, item.encode()), note)
             producer.poll(0)
             sent += 1
             advance(1)
@@ -110,9 +111,9 @@ def send(
 
 
 @lru_cache(maxsize=4)
-def _producer(kafka: KafkaSettings) -> Producer:
+def _producer(kafka: KafkaSettings) -> RecordProducer:
     """One producer a process: a new one takes half a second to be ready."""
-    return writer(kafka, **{"linger.ms": 0, "message.timeout.ms": 20000})
+    return RecordProducer(kafka, **{"linger.ms": 0, "message.timeout.ms": 20000})
 
 
 def _following(digest: str, before: str) -> str:

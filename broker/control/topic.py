@@ -10,8 +10,20 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from broker import control
 from broker.config import KafkaSettings
 from broker.errors import BrokerError
-from broker.kafka.clients import reader, watermarks, writer
+from broker.kafka.clients import reader, watermarks
+from broker.kafka.delivery import RecordProducer
 from broker.kafka.topics import CONTROL
+from broker.message import Packet
+
+_ANSWER_S = 25.0
+_UNKNOWN = (
+    KafkaError._TIMED_OUT,
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+)
+"""After these a record may have been stored."""
 
 
 class ControlTail:
@@ -75,29 +87,35 @@ class ControlTail:
 
 
 class ControlWriter:
-    """Appends control records; each call returns once the cluster has the record on disk."""
+    """Appends control records; each call returns once the cluster has the record on disk.
+
+    A record may be appended twice when Kafka fails meanwhile; applied twice it says the same.
+    """
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self._producer = writer(kafka, **{"linger.ms": 0, "message.timeout.ms": 20000})
+        self._producer = RecordProducer(kafka, **{"linger.ms": 0, "message.timeout.ms": 20000})
 
     def write(self, key: bytes, value: bytes) -> int:
         """Append one control record; returns its offset (the epoch it starts).  Raises BrokerError."""
         return self.send(CONTROL, key, value)
 
     def send(self, topic: str, key: bytes, value: bytes) -> int:
-        """Append one record to a one-partition topic; returns its offset.  Raises BrokerError if refused."""
-        reports: list[tuple[KafkaError | None, Message]] = []
-        self._producer.produce(
-            topic,
-            value,
-            key,
-            partition=0,
-            on_delivery=lambda error, message: reports.append((error, message)),
-        )
-        self._producer.flush(25)
-        if not reports:
-            raise BrokerError(f"topic {topic!r} did not acknowledge a record within 25 s")
-        error, message = reports[0]
-        if error is not None:
-            raise BrokerError(f"topic {topic!r} refused a record: {error.str()}")
-        return int(message.offset())
+        """Append one record to a one-partition topic; returns its offset.
+
+        Raises BrokerError if it is refused, or if Kafka does not answer and the record may be there or not.
+        """
+        outcomes: list[tuple[KafkaError | None, int]] = []
+        try:
+            self._producer.send(Packet(topic, key, value), lambda *outcome: outcomes.append(outcome), 0)
+            self._producer.flush(_ANSWER_S)
+        except KafkaException as error:
+            raise BrokerError(f"topic {topic!r} refused a record: {error.args[0].str()}") from error
+        failure, offset = outcomes[0] if outcomes else (KafkaError(KafkaError._TIMED_OUT), -1)
+        if failure is None:
+            return offset
+        if failure.code() in _UNKNOWN:
+            raise BrokerError(
+                f"topic {topic!r} did not acknowledge a record in time, so it may be there or not: "
+                f"look before doing it again ({failure.str()})"
+            )
+        raise BrokerError(f"topic {topic!r} refused a record: {failure.str()}")
