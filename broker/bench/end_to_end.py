@@ -25,6 +25,7 @@ from broker.kafka.clients import (
     producer_options,
     topic_partitions,
 )
+from broker.kafka.delivery import Reports
 from broker.kafka.topics import ALERTS, TopicSpec
 from broker.ledger import ledger_records
 from broker.message import Packet
@@ -126,6 +127,7 @@ def _bare_rate(settings: Settings, topic: str, repeat: int, out_bytes: int, coun
     consumer = Consumer(consumer_options(settings.kafka, **{"group.id": f"bare-{repeat}"}))
     producer = Producer(producer_options(settings.kafka, **{"transactional.id": "bare", "linger.ms": 20}))
     producer.init_transactions(30)
+    _settle(producer, out)
     partitions = range(topic_partitions(consumer)[topic])
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
     value = bytes(out_bytes)
@@ -135,19 +137,32 @@ def _bare_rate(settings: Settings, topic: str, repeat: int, out_bytes: int, coun
         messages = [m for m in consumer.consume(_BATCH, 0.5) if m.error() is None]
         if not messages:
             continue
+        reports = Reports()
         producer.begin_transaction()
         for _ in messages:
-            producer.produce(out.name, value)
+            producer.produce(out.name, value, on_delivery=reports)
         producer.send_offsets_to_transaction(
             consumer.position(consumer.assignment()), consumer.consumer_group_metadata()
         )
         producer.commit_transaction()
+        producer.poll(0)
+        if reports.delivered < len(messages):
+            raise BrokerError(f"{len(messages) - reports.delivered} records were acknowledged but not stored")
         done += len(messages)
         if not first:
             first, start = done, time.perf_counter()
     seconds = time.perf_counter() - start
     consumer.close()
     return (done - first) / seconds
+
+
+def _settle(producer: Producer, topic: TopicSpec) -> None:
+    """One record to each partition, awaited, so that none is without state of the producer."""
+    producer.begin_transaction()
+    for number in range(topic.partitions):
+        producer.produce(topic.name, b"", partition=number)
+    producer.flush(30)
+    producer.commit_transaction()
 
 
 def _published_bytes(settings: Settings) -> int:
