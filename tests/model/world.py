@@ -202,11 +202,7 @@ class World:
         return None
 
     def _mishandle(self, request: Request, fault: Fault) -> None:
-        how = (
-            (Kind.LOST, Kind.UNANSWERED, Kind.LATE)[fault.extent % 3]
-            if fault.kind is Kind.TIMED_OUT
-            else fault.kind
-        )
+        how = _SILENCES[fault.extent % 3] if fault.kind is Kind.TIMED_OUT else fault.kind
         self.say(f"{_told(request)} -> no answer: {how.value}")
         if how is Kind.UNANSWERED:
             self.kafka.handle(request)
