@@ -28,6 +28,7 @@ class Mends:
     guard : a report without an offset is no delivery
     trouble : the protocol is told of trouble
     late : how many steps (the start of a batch is one) trouble is told late
+    stable : the committed position is read once no transaction can move it any more (read_committed)
     verification : Kafka asks the coordinator before it takes what a producer new to a partition sends
     """
 
@@ -36,6 +37,7 @@ class Mends:
     trouble: bool = True
     late: int = 0
     verification: bool = True
+    stable: bool = True
 
 
 WHOLE = Mends()
@@ -171,7 +173,7 @@ class Worker:
         waited = 0
         while True:
             self.world.tick()
-            position = group.stable
+            position = group.stable if self.mends.stable else group.committed
             if position is not None:
                 self.world.say(f"{self.slot}: goes to {position}")
                 return position

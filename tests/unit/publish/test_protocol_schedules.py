@@ -86,8 +86,9 @@ def test_every_answer_was_given(met: Counter[str], what: str) -> None:
         (Mends(trouble=False), ["lost", "doubled"]),
         (Mends(late=2), ["lost", "doubled"]),
         (Mends(verification=False), ["lost", "doubled", "stands still"]),
+        (Mends(stable=False), ["doubled"]),
     ],
-    ids=["fault-1", "firsts-alone", "fault-2", "told-too-late", "no-verification"],
+    ids=["fault-1", "firsts-alone", "fault-2", "told-too-late", "no-verification", "unstable-position"],
 )
 def test_without_a_mend_the_promise_breaks(mends: Mends, words: list[str]) -> None:
     _, broken = explore(range(ENOUGH_TO_BREAK), mends)
