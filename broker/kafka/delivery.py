@@ -27,6 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -112,7 +113,21 @@ def produce(producer: Producer, record: Addressed, report: Callable[..., None]) 
             )
             return
         except BufferError:
-            producer.poll(_WAIT_S)
+            served(producer.poll, _WAIT_S)
+
+
+def served(call: Callable[[float], Any], timeout_s: float) -> Any:
+    """What a call that tells reports returns.  Raises KafkaException, also if the client fails meanwhile.
+
+    confluent-kafka raises a client's fatal error from within such a call: as a SystemError that it caused if
+    a report was being told.
+    """
+    try:
+        return call(timeout_s)
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 class Reports:
@@ -282,14 +297,14 @@ class RecordProducer:
 
     def poll(self, timeout_s: float) -> None:
         """Serve reports; returns after the first, or when the time is over."""
-        self._producer.poll(timeout_s)
+        self._serve(self._producer.poll, timeout_s)
         self._resend()
 
     def flush(self, timeout_s: float) -> int:
         """Wait for all reports; returns how many records have no outcome by then."""
         deadline = time.monotonic() + timeout_s
         while len(self) and time.monotonic() < deadline:
-            self._producer.flush(min(1.0, max(0.0, deadline - time.monotonic())))
+            self._serve(self._producer.flush, min(1.0, max(0.0, deadline - time.monotonic())))
             self._resend()
         return len(self)
 
@@ -299,7 +314,7 @@ class RecordProducer:
 
     def _start(self) -> None:
         self._ended = False
-        self._producer: Producer = writer(self._kafka, **(self._options | {"error_cb": self._on_error}))
+        self._producer: Producer = writer(self._kafka, **self._options)
         self._fresh = FreshPartitions(partial(partition_counts, self._producer))
 
     def _send(self, record: _Record) -> None:
@@ -310,7 +325,15 @@ class RecordProducer:
             key = (topic, self._fresh.partition(record.packet))
         self._produce(record, key[1] if key else record.partition)
         while key and not self._fresh.has_answered(key) and len(self._producer) and not self._ended:
-            self._producer.poll(_WAIT_S)
+            self._serve(self._producer.poll, _WAIT_S)
+
+    def _serve(self, call: Callable[[float], Any], timeout_s: float) -> None:
+        try:
+            served(call, timeout_s)
+        except KafkaException as error:
+            if not ends_client(error.args[0]):
+                raise
+            self._ended = True
 
     def _open(self, topic: str) -> bool:
         try:
@@ -340,12 +363,8 @@ class RecordProducer:
 
     def _died_with(self, error: KafkaError) -> bool:
         """Whether a record failed only because its client did."""
-        self._on_error(error)
+        self._ended = self._ended or ends_client(error)
         return self._ended and (ends_client(error) or error.code() in _PURGES)
-
-    def _on_error(self, error: KafkaError) -> None:
-        if ends_client(error):
-            self._ended = True
 
     def _resend(self) -> None:
         """Send again, one at a time, what was not delivered."""
@@ -370,5 +389,5 @@ class RecordProducer:
         """Another client in place of one that failed for good; what it still held is sent again."""
         with suppress(KafkaException):
             self._producer.purge()
-            self._producer.flush(_WAIT_S)
+            served(self._producer.flush, _WAIT_S)
         self._start()

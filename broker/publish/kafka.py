@@ -1,6 +1,11 @@
 """Packets out to Kafka: one transaction a batch, with the batch's input offsets in it.
 
 What is done next, and after what, is protocol.py's; here its steps are carried out on librdkafka.
+
+Of a connection that broke under a request librdkafka tells neither the call, which it repeats inside, nor
+`error_cb` (seen with 2.16); its log does, in a line that is put before the repeated request is answered. So
+the log is listened to (`_Ear`). It leaves out what it has said of a connection within half a minute before:
+a client is of use only until its first such line, and one that had some before it was ready is not used.
 """
 
 from __future__ import annotations
@@ -9,11 +14,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition, libversion
 
 from broker.config import KafkaSettings
 from broker.errors import BrokerError, RetryBatch, WorkerFenced
@@ -26,6 +31,7 @@ from broker.kafka.delivery import (
     ends_client,
     partition_counts,
     produce,
+    served,
 )
 from broker.kafka.topics import LEDGER
 from broker.message import Packet
@@ -43,8 +49,16 @@ _STUCK_S = 10.0
 _SLOW_END_S = 2.0
 """A commit or abort that takes longer may have been sent twice; it takes some ten milliseconds."""
 _START_PATIENCE_S = 60.0
+_IDLE_S = 60.0
+"""After a pause connections may have been closed in silence, which would hide the first that breaks."""
+_TROUBLES = ("REQTMOUT", "TXNERR", "FATAL")
+"""Lines of librdkafka's log: a request that timed out, a transaction that failed, a client that did."""
 _POLL_EVERY = 500
 _LOOK_S = 0.5
+_STARTS = 3
+_STEADY = {"metadata.recovery.strategy": "none"} if libversion()[1] >= 0x020B0000 else {}
+"""Else the client forgets its brokers when all are down, and `send_offsets_to_transaction` waits for ever for
+the group coordinator that it remembers (librdkafka issue 5511; 2.16 does after one broken connection)."""
 _TOPIC_FAULTS = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,
@@ -78,49 +92,63 @@ class _Batch:
     failures: dict[str, str] = field(default_factory=dict)
 
 
+class _Ear:
+    """Listens to the log of one client for requests that were cut off or timed out."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def log(self, level: int, text: str, facility: str, client: str, said: str) -> None:
+        """One line, as confluent-kafka hands it to a logger."""
+        log.log(logging.ERROR if level >= logging.CRITICAL else logging.DEBUG, text, facility, client, said)
+        broken = facility == "FAIL" and ("in state UP" in said or "in state " not in said)
+        if broken or facility in _TROUBLES:
+            self.heard.append(said)
+
+
 class TransactionClient:
     """One transactional producer, from its start to its end.
 
     initialised : whether init_transactions is done; before, it may be called again
-    trouble : that a request may have been cut off, repeated or be late since `begin`
     """
 
     def __init__(self, kafka: KafkaSettings, transactional_id: str, watchdog: Watchdog) -> None:
         self.initialised = False
-        self._errors: list[KafkaError] = []
-        self._watchdog = watchdog
-        self._producer = Producer(
-            producer_options(
-                kafka,
-                **{
-                    "transactional.id": transactional_id,
-                    "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                    "linger.ms": 20,
-                    "batch.size": 1024 * 1024,
-                    "error_cb": self._errors.append,
-                },
-            )
+        self._ear, self._watchdog = _Ear(), watchdog
+        options = producer_options(
+            kafka,
+            **{
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                "linger.ms": 20,
+                "batch.size": 1024 * 1024,
+            },
         )
+        self._producer = Producer(options | _STEADY | {"log_level": 6}, logger=self._ear)
         self.fresh = FreshPartitions(partial(partition_counts, self._producer))
 
     @property
-    def trouble(self) -> bool:
-        """Whether a connection broke or a call had to be repeated."""
-        self._producer.poll(0)
-        return bool(self._errors)
+    def troubled(self) -> bool:
+        """Whether a request may have been cut off, sent twice or be late since the start of this client."""
+        with suppress(KafkaException):  # what it failed with is told by the next call too
+            self.listen()
+        return bool(self._ear.heard)
+
+    def listen(self) -> None:
+        """Hear what there is to hear.  Raises KafkaException if the client failed for good."""
+        served(self._producer.poll, 0)
 
     def initialise(self) -> None:
         """Take the place of all earlier producers of this id, whose open transactions end by it."""
         with suppress(KafkaException):  # not yet connected, init_transactions looks again only after 0.5 s
             self._producer.list_topics(LEDGER, timeout=_CALL_TIMEOUT_S)
         self._call("init_transactions", self._producer.init_transactions)
+        self.listen()
         self.initialised = True
 
     def begin(self, packets: Sequence[Packet]) -> Order:
-        """Begin a transaction; in which order its records go.  From here on, trouble counts."""
+        """Begin a transaction; in which order its records go."""
         order = self.fresh.order(packets)
-        self._producer.poll(0)
-        self._errors.clear()
         self._producer.begin_transaction()
         return order
 
@@ -135,11 +163,11 @@ class TransactionClient:
                 reports.errors.setdefault(record[0].topic, error.args[0])
                 break
             if number % _POLL_EVERY == 0:
-                self._producer.poll(0)
+                self.listen()
         deadline = time.monotonic() + _STEP_S
-        while self._producer.flush(_LOOK_S) and not reports.errors and time.monotonic() < deadline:
+        while served(self._producer.flush, _LOOK_S) and not reports.errors and time.monotonic() < deadline:
             pass
-        self._errors += _not_of_topics(reports)
+        self._ear.heard += _not_of_topics(reports)
         return reports
 
     def add_positions(self, offsets: list[TopicPartition], group: Any) -> None:
@@ -162,13 +190,13 @@ class TransactionClient:
         """Let go of it at once, whatever its state; anything unfinished was never visible."""
         with suppress(KafkaException):
             self._producer.purge()
-            self._producer.flush(0)
+            served(self._producer.flush, 0)
 
     def _end(self, what: str, call: Callable[[float], None]) -> None:
         start = time.monotonic()
         self._call(what, call)
         if time.monotonic() - start > _SLOW_END_S:
-            self._errors.append(KafkaError(KafkaError._TIMED_OUT, f"{what} was slow"))
+            self._ear.heard.append(f"{what} was slow")
 
     def _call(self, what: str, call: Callable[[float], None]) -> None:
         """Repeat a call while the client says that repeating it is right; that is trouble."""
@@ -176,15 +204,16 @@ class TransactionClient:
         while True:
             try:
                 with self._watchdog.expecting(_STUCK_S, what):
-                    return call(_CALL_TIMEOUT_S)
+                    served(call, _CALL_TIMEOUT_S)
+                return
             except KafkaException as error:
                 cause = error.args[0]
                 if cause.retriable() or cause.code() == KafkaError._TIMED_OUT:
-                    self._errors.append(cause)
+                    self._ear.heard.append(f"{what}: {cause.str()}")
                 if not cause.retriable() or time.monotonic() > deadline:
                     raise
                 log.warning("%s: %s; trying again", what, cause.str())
-                self._producer.poll(0.1)
+                served(self._producer.poll, 0.1)
 
 
 class KafkaOutput:
@@ -197,7 +226,7 @@ class KafkaOutput:
     def __init__(self, kafka: KafkaSettings, transactional_id: str) -> None:
         self._kafka, self._id = kafka, transactional_id
         self._watchdog = Watchdog()
-        self._delivery = Delivery()
+        self._delivery, self._used = Delivery(), time.monotonic()
         self._client: TransactionClient | None = None
         self._settle_at_start()
 
@@ -210,6 +239,8 @@ class KafkaOutput:
         with the topics at fault, or WorkerFenced (leave this process).
         """
         batch = _Batch(packets, positions)
+        if time.monotonic() - self._used > _IDLE_S:
+            self._delivery = replace(self._delivery, troubled=True)
         end = self._carry_out(started(self._delivery), batch)
         if end is not Step.PUBLISHED:
             self._raise(end, batch)
@@ -245,7 +276,7 @@ class KafkaOutput:
         while not now.ended:
             answer, troubled = self._answer(now.step, batch)
             now = following(now, answer, troubled=troubled)
-        self._delivery = now
+        self._delivery, self._used = now, time.monotonic()
         return now.step
 
     def _answer(self, step: Step, batch: _Batch) -> tuple[Answer, bool]:
@@ -256,7 +287,7 @@ class KafkaOutput:
             cause = error.args[0]
             batch.cause = batch.cause or f"{step.name.lower()}: {cause.str()}"
             answer = Answer.FATAL if ends_client(cause) else Answer.REFUSED
-        return answer, self._client is not None and self._client.trouble
+        return answer, self._client is not None and self._client.troubled
 
     def _step(self, step: Step, batch: _Batch) -> Answer:
         """Carry out one step.  Raises KafkaException if it is refused or its outcome is not known."""
@@ -284,14 +315,19 @@ class KafkaOutput:
         """A new client in place of the old one; one that did not get to its start goes on with it."""
         if self._client is not None and self._client.initialised:
             self._drop()
-        if self._client is None:
-            self._client = TransactionClient(self._kafka, self._id, self._watchdog)
-        try:
-            self._client.initialise()
-        except KafkaException as error:
-            if not error.args[0].retriable():
-                self._drop()
-            raise
+        for _ in range(_STARTS):
+            if self._client is None:
+                self._client = TransactionClient(self._kafka, self._id, self._watchdog)
+            try:
+                self._client.initialise()
+            except KafkaException as error:
+                if not error.args[0].retriable():
+                    self._drop()
+                raise
+            if not self._client.troubled:
+                return
+            self._drop()
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT, "connections to Kafka do not last"))
 
     def _drop(self) -> None:
         client, self._client = self._client, None
@@ -351,12 +387,10 @@ class KafkaOutput:
         return dict.fromkeys(missing, "the topic does not exist")
 
 
-def _not_of_topics(reports: Reports) -> list[KafkaError]:
+def _not_of_topics(reports: Reports) -> list[str]:
     """What went wrong that may still be under way, which a refusal of a topic is not."""
-    found = [error for error in reports.errors.values() if error.code() not in _TOPIC_FAULTS]
-    if not reports.complete and not reports.errors:
-        found.append(KafkaError(KafkaError._TIMED_OUT, "records without a report that names an offset"))
-    return found
+    found = [error.str() for error in reports.errors.values() if error.code() not in _TOPIC_FAULTS]
+    return found if reports.complete or reports.errors else [_said(reports)]
 
 
 def _said(reports: Reports) -> str:

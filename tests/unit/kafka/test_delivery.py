@@ -1,4 +1,4 @@
-"""What counts as delivered, and which records go first.  The client is a stand-in only where none is asked."""
+"""What counts as delivered, and which records go first; the client stands in where Kafka cannot be asked."""
 
 from __future__ import annotations
 
