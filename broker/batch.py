@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from broker.lightcurves import LightCurves
+from broker.lightcurves import FLAG_OWN, LightCurves, empty_points
 from broker.message import Message
 from broker.table import ColumnSpec
 
@@ -68,6 +68,9 @@ PACKET_COLUMNS = (
     ColumnSpec("neargaia_mag", "mag", "G magnitude (Gaia's, Vega) of the nearest Gaia source"),
 )
 """Numbers about the detection that a survey's packet may carry; NaN where it does not."""
+
+
+_PLAIN_MJD = 60_000.0
 
 
 class RecordBytes(Sequence[bytes]):
@@ -172,3 +175,37 @@ class AlertBatch:
 
 def _take_records(records: Sequence[bytes], rows: I64) -> Sequence[bytes]:
     return records.take(rows) if isinstance(records, RecordBytes) else [records[i] for i in rows]
+
+
+def plain_alert() -> AlertBatch:
+    """A batch of one alert with nothing but an id, a time, a place and a flux: made up, of nobody's sky."""
+    zeros = np.zeros(1, dtype=np.int64)
+    point = empty_points(1)
+    point["midpoint_mjd_tai"], point["source_id"], point["flags"] = _PLAIN_MJD, 1, FLAG_OWN
+    point["psf_flux"], point["psf_flux_err"] = 1000.0, 100.0
+    return AlertBatch(
+        survey="plain",
+        dia_source_id=zeros + 1,
+        dia_object_id=zeros + 1,
+        ss_object_id=zeros,
+        object_name=np.array([b"plain"]),
+        midpoint_mjd_tai=np.array([_PLAIN_MJD]),
+        ra=np.zeros(1),
+        dec=np.zeros(1),
+        band=np.zeros(1, dtype=np.uint8),
+        psf_flux=np.array([1000.0]),
+        psf_flux_err=np.array([100.0]),
+        reliability=np.full(1, np.nan),
+        solar_system_status=np.full(1, SS_UNKNOWN, dtype=np.uint8),
+        flags=np.full(1, FLAG_OWN, dtype=np.uint16),
+        packet={spec.name: np.full(1, np.nan) for spec in PACKET_COLUMNS},
+        points=LightCurves(point, np.array([0, 1])),
+        messages=[Message("plain", 0, 0, 0, b"")],
+        message=zeros,
+        index=zeros,
+        records=[b""],
+        cutouts=np.zeros((1, 3, 2), dtype=np.int64),
+        writer_schemas=['"null"'],
+        writer_schema=zeros,
+        schema_version=np.array([b"0"]),
+    )

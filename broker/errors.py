@@ -14,7 +14,9 @@ BrokerError
 ├── LabelsError            a file of labels cannot be used
 ├── EmbeddedServerError    an embedded Kafka or Valkey did not start, or is not ours
 ├── RetryBatch             this batch must be aborted and done again (nothing is lost)
-│   └── HistoryLost        ... once Redis holds again what Kafka remembers
+│   ├── HistoryLost        ... once Redis holds again what Kafka remembers
+│   └── WidespreadFault    ... once this program can judge alerts again: no record is at fault
+├── PacketTooLarge         what follows from an alert is larger than Kafka takes
 └── WorkerFenced           another worker has this slot: exit and be restarted
 
 Faults in data are rows (`broker.message.Reject`), never exceptions.
@@ -90,6 +92,14 @@ class RetryBatch(BrokerError):
 
 class HistoryLost(RetryBatch):
     """Redis does not hold what Kafka remembers: rebuild it, then do the batch again."""
+
+
+class WidespreadFault(RetryBatch):
+    """Alerts cannot be judged at all, whatever they are: a fault of ours, or of this machine."""
+
+
+class PacketTooLarge(BrokerError):
+    """What would be published of an alert is larger than Kafka takes."""
 
 
 class WorkerFenced(BrokerError):

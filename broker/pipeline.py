@@ -13,7 +13,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from broker import reevaluate
 from broker.annotations.columns import annotation_columns
 from broker.annotations.originals import Fetch, nothing_kept
 from broker.archive.sink import JudgedRows, archive_packets
-from broker.batch import AlertBatch
+from broker.batch import AlertBatch, plain_alert
 from broker.columns import build_table, filter_columns
 from broker.config import Settings
+from broker.containment import Fault, FaultAccount, contain
 from broker.context import CONTEXT_NAMES, context_matrix
-from broker.errors import RetryBatch
+from broker.errors import PacketTooLarge, RetryBatch
 from broker.features import catalog as features
 from broker.features.catalog import FEATURE_SPECS, extract, feature_set_hash
 from broker.features.gated import Gated, extract_gated
@@ -41,6 +43,7 @@ from broker.filters.select import evaluate_select
 from broker.history import merge, places
 from broker.history import recall as history_recall
 from broker.history.base import HistoryStore
+from broker.history.memory import MemoryStore
 from broker.history.places import find_others, located
 from broker.history.recall import (
     Dedupe,
@@ -53,6 +56,7 @@ from broker.history.recall import (
     withdrawn_meanwhile,
 )
 from broker.history.retract import retractions, unclaimed
+from broker.kafka.clients import MAX_OUTPUT_BYTES
 from broker.kafka.topics import ANNOTATIONS
 from broker.lightcurves import FLAG_PRIVATE, I64, without_private
 from broker.message import Message, Packet, Reject
@@ -65,14 +69,20 @@ from broker.scores import personal
 from broker.scores.catalog import OWN_BUNDLES, STAMP_COLUMN, Scorer, load_scorer, stamps_of
 from broker.surveys import arena
 from broker.surveys.avro import SchemaSource
-from broker.surveys.catalog import decode
+from broker.surveys.catalog import Decoded, decode
 from broker.table import Table
 
 Counts = Counter[tuple[str, str, str]]
 """Alerts by (survey, outcome, reason): outcome is in, published, rejected or duplicate."""
 UNKNOWN_SURVEY = "unknown"
+_MAX_PACKET_BYTES = MAX_OUTPUT_BYTES - 512 * 1024
+"""Leaves room for a key and headers."""
 GATED_ROWS_MIN = 20
 """Alerts of a batch, however small, whose expensive features may be computed anew."""
+
+
+_TEXTS = ("failures", "select_failures")
+"""What an Outcome tells in words, by name; the rest is lists and sums."""
 
 
 @dataclass
@@ -108,6 +118,22 @@ class Outcome:
     """Messages read by the compiled decoder and by its fallback."""
     scored: list[Scored] = field(default_factory=list)
     """The published alerts of each survey with what they were judged by."""
+    faults: list[Fault] = field(default_factory=list)
+    """Why records could not be judged in a way that nobody foresaw; each is a dead letter."""
+
+    def add(self, other: Outcome) -> None:
+        """Take in what became of another part of the batch."""
+        for item in fields(self):
+            mine, more = getattr(self, item.name), getattr(other, item.name)
+            if isinstance(mine, list):
+                mine += more
+            elif isinstance(mine, int):
+                setattr(self, item.name, mine + more)
+            elif item.name in _TEXTS:
+                mine |= more
+            else:
+                for name, value in more.items():
+                    mine[name] += value
 
 
 @dataclass(frozen=True)
@@ -140,6 +166,11 @@ class Pipeline:
         self._schemas = schemas
         self._fetch = fetch
         self._settings = settings
+        self._sample: Message | None = None
+        self._filters = FilterSet(-1)
+        self._account = FaultAccount(self._works)
+        self.on_part: Callable[[], None] = lambda: None
+        """Called before each part of a batch is judged: the batch, and smaller ones after a fault."""
         self.columns = filter_columns(FEATURE_SPECS, scorer.specs)
         self.writer = PacketWriter(
             FEATURE_SPECS,
@@ -159,19 +190,100 @@ class Pipeline:
         batch again.
         """
         outcome = Outcome()
+        self._filters = filters
         said = [message for message in messages if message.topic == ANNOTATIONS]
         if said:
             messages = [message for message in messages if message.topic != ANNOTATIONS]
-        with _timed(outcome, "decode"):
-            decoded = decode(messages, self._schemas)
-        outcome.decoded_by.update(compiled=decoded.compiled, fallback=decoded.fallback)
-        for reject in decoded.rejects:
-            self._reject(outcome, UNKNOWN_SURVEY, messages[reject.message], reject)
-        for batch in decoded.batches:
-            self._process_survey(self._public(outcome, batch), filters, outcome)
+        for part, decoded in self._decoded(messages, outcome):
+            outcome.decoded_by.update(compiled=decoded.compiled, fallback=decoded.fallback)
+            for reject in decoded.rejects:
+                self._reject(outcome, UNKNOWN_SURVEY, part[reject.message], reject)
+            for batch in decoded.batches:
+                self._contain_survey(batch, filters, outcome)
         if said:
-            self._process_annotations(said, messages, filters, outcome)
+            self._contain_annotations(said, messages, filters, outcome)
         return outcome
+
+    def _decoded(
+        self, messages: Sequence[Message], outcome: Outcome
+    ) -> list[tuple[Sequence[Message], Decoded]]:
+        """What messages hold, in one part or, where they fail together, several; without those at fault."""
+
+        def read(rows: I64) -> tuple[Sequence[Message], Decoded]:
+            self.on_part()
+            part = messages if len(rows) == len(messages) else [messages[row] for row in rows.tolist()]
+            return part, decode(part, self._schemas)
+
+        with _timed(outcome, "decode"):
+            contained = contain(len(messages), read, self._account)
+        for number, fault in contained.faults.items():
+            outcome.faults.append(fault)
+            reject = Reject(number, 0, fault.reason, "surveys", fault.detail)
+            self._reject(outcome, UNKNOWN_SURVEY, messages[number], reject)
+        return contained.results
+
+    def _contain_survey(self, batch: AlertBatch, filters: FilterSet, outcome: Outcome) -> None:
+        """Judge a survey's alerts but those that cannot be judged, which nobody claimed then."""
+
+        def judge(rows: I64) -> Outcome:
+            self.on_part()
+            part = Outcome()
+            alerts = batch if len(rows) == len(batch) else batch.take(rows)
+            self._process_survey(self._public(part, alerts), filters, part)
+            _require_size(part.packets)
+            return part
+
+        contained = contain(len(batch), judge, self._account)
+        for part in contained.results:
+            outcome.add(part)
+        bad = np.array(sorted(contained.faults), dtype=np.int64)
+        if len(bad):
+            history_recall.release(self._store, batch.take(bad))
+        for row in bad.tolist():
+            fault = contained.faults[row]
+            outcome.faults.append(fault)
+            self._reject_alert(outcome, batch, row, fault.reason, fault.detail, "judging")
+        good = next((row for row in range(len(batch)) if row not in contained.faults), None)
+        if good is not None:
+            self._sample = batch.messages[int(batch.message[good])]
+
+    def _contain_annotations(
+        self, said: Sequence[Message], alerts: Sequence[Message], filters: FilterSet, outcome: Outcome
+    ) -> None:
+        """Take in annotations but those from which something follows that cannot be judged."""
+
+        def judge(rows: I64) -> Outcome:
+            self.on_part()
+            part = Outcome()
+            self._process_annotations([said[row] for row in rows.tolist()], alerts, filters, part)
+            _require_size(part.packets)
+            return part
+
+        contained = contain(len(said), judge, self._account)
+        for part in contained.results:
+            outcome.add(part)
+        for row, fault in contained.faults.items():
+            outcome.faults.append(fault)
+            reject = Reject(row, 0, fault.reason, "annotations", fault.detail)
+            self._reject(outcome, ANNOTATIONS, said[row], reject)
+            outcome.annotations["rejected"] += 1
+
+    def _works(self) -> bool:
+        """Whether alerts can be judged at all: the last one that was, else one that is made up, once more.
+
+        What is judged here is not published, nor stored.
+        """
+        beside = copy(self)
+        beside._store = MemoryStore()
+        try:
+            if self._sample is None:
+                beside._process_survey(plain_alert(), FilterSet(-1), Outcome())
+            else:
+                for batch in decode([self._sample], self._schemas).batches:
+                    beside._process_survey(batch, self._filters, Outcome())
+        except Exception:
+            return False
+        return True
 
     def _process_survey(self, batch: AlertBatch, filters: FilterSet, outcome: Outcome) -> None:
         if len(batch) == 0:
@@ -357,9 +469,17 @@ class Pipeline:
             detail = "this diaSourceId was seen before with other content"
             self._reject_alert(outcome, batch, row, "duplicate_changed", detail)
 
-    def _reject_alert(self, outcome: Outcome, batch: AlertBatch, row: int, reason: str, detail: str) -> None:
+    def _reject_alert(
+        self,
+        outcome: Outcome,
+        batch: AlertBatch,
+        row: int,
+        reason: str,
+        detail: str,
+        stage: str = "history",
+    ) -> None:
         number = int(batch.message[row])
-        reject = Reject(number, int(batch.index[row]), reason, "history", detail)
+        reject = Reject(number, int(batch.index[row]), reason, stage, detail)
         digest = hashlib.sha256(batch.records[row]).hexdigest()
         extra = (
             ("diaSourceId", str(int(batch.dia_source_id[row])).encode()),
@@ -378,6 +498,14 @@ class Pipeline:
         outcome.counts[(survey, "in", "")] += 1
         outcome.counts[(survey, "rejected", reject.reason)] += 1
         outcome.packets.append(dead_letter(message, reject, extra))
+
+
+def _require_size(packets: Sequence[Packet]) -> None:
+    """Whether Kafka takes all that is to be sent.  Raises PacketTooLarge."""
+    for packet in packets:
+        if len(packet.value) > _MAX_PACKET_BYTES:
+            size = f"{len(packet.value):,} bytes for {packet.topic}"
+            raise PacketTooLarge(f"{size}; at most {_MAX_PACKET_BYTES:,} are taken")
 
 
 def _selected(

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from broker.astro.bands import BANDS
 from broker.errors import AnnotationError
 from broker.lightcurves import FORCED, Points, empty_points
+from broker.message import speakable
 
 Kind = Literal["class", "note", "redshift", "spectrum-type", "forced", "reevaluate"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -233,7 +234,7 @@ def _check_complete(made: Annotation) -> None:
 def _word(name: str, value: Any) -> str:
     if not isinstance(value, str) or _WORD.fullmatch(value) is None:
         raise AnnotationError(f"{name!r} must be a text of 1 to {_MAX_WORD} printable characters")
-    return value
+    return _spoken(name, value)
 
 
 def _text(name: str, value: Any, longest: int) -> str:
@@ -241,6 +242,12 @@ def _text(name: str, value: Any, longest: int) -> str:
         return ""
     if not isinstance(value, str) or len(value) > longest:
         raise AnnotationError(f"{name!r} must be a text of at most {longest} characters")
+    return _spoken(name, value)
+
+
+def _spoken(name: str, value: str) -> str:
+    if not speakable(value):
+        raise AnnotationError(f"{name!r} holds half a surrogate pair, which is no character: {value!a}")
     return value
 
 

@@ -135,6 +135,12 @@ class HistoryStore(Protocol):
     def claims_in(self, asked: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         """The claims in some fields of some buckets, b"" where there is none; nothing is set."""
 
+    def release(self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal]) -> None:
+        """Take back the claims that are in force by their positions, and the notes of these carriers.
+
+        For alerts that become dead letters: one that is sent again is then judged.
+        """
+
     def mark_rebuilt(self) -> None:
         """Note that the store now holds what Kafka remembers."""
 

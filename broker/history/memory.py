@@ -75,6 +75,12 @@ class MemoryStore:
         """The claims in some fields of some buckets; nothing is set."""
         return [self.claims.get(place, b"") for place in asked]
 
+    def release(self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal]) -> None:
+        """Take back the claims that are in force by their positions, and the notes of these carriers."""
+        for place, position in pack.released(claims, withdrawals):
+            if self.claims.get(place, b"").startswith(position):
+                del self.claims[place]
+
     def _stamp(self) -> bytes:
         return b"%d" % self._annotated
 

@@ -34,7 +34,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from broker.history.base import Addition
+from broker.history.base import Addition, Claim, Withdrawal
 from broker.lightcurves import POINT, Points
 
 LAYOUT_VERSION = b"2"
@@ -149,6 +149,14 @@ def same_content(claim: bytes, other: bytes) -> bool:
 def claim_marks(claim: bytes) -> list[bytes]:
     """The tail of a claim: the marks of the filters that published the alert."""
     return [claim[at : at + _MARK_BYTES] for at in range(CLAIM_BYTES, len(claim), _MARK_BYTES)]
+
+
+def released(
+    claims: Sequence[Claim], withdrawals: Sequence[Withdrawal]
+) -> list[tuple[tuple[bytes, bytes], bytes]]:
+    """What to take back where it begins with a position: ((hash, field), position)."""
+    notes = [(Claim(told_bucket(it.bucket), it.field, it.carrier.value)) for it in withdrawals]
+    return [((it.bucket, it.field), it.value[:POSITION_BYTES]) for it in (*claims, *notes)]
 
 
 def told_bucket(claim_bucket: bytes) -> bytes:

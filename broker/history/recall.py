@@ -184,6 +184,15 @@ def recall(store: HistoryStore, batch: AlertBatch, settings: HistorySettings) ->
     )
 
 
+def release(store: HistoryStore, batch: AlertBatch) -> None:
+    """Take back what alerts claimed that cannot be judged: they can be sent again.  Raises RetryBatch.
+
+    A withdrawal of which one of them was the first to tell is told by the next that does.
+    """
+    claims = _claims(batch, [hashlib.sha256(record).digest() for record in batch.records])
+    store.release(claims, _withdrawals(batch.survey, claims, *_withdrawn_points(batch)))
+
+
 def newest_gated(recall: Recall, values: Sequence[bytes]) -> list[Kept]:
     """What to keep of expensive features computed anew: of each object those of its latest alert.
 

@@ -36,6 +36,10 @@ _UNLOCK = b"if redis.call('GET',KEYS[1])==ARGV[1] then redis.call('DEL',KEYS[1])
 _RENEW = (
     b"if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0"
 )
+_RELEASE = (
+    b"local held = redis.call('HGET',KEYS[1],ARGV[1]) "
+    b"if held and string.sub(held,1,%d)==ARGV[2] then redis.call('HDEL',KEYS[1],ARGV[1]) end return 1"
+) % POSITION_BYTES
 _LOCK_MS = 30_000
 _SURVEYS = b"surveys"
 _HSETNX = b"*4\r\n$6\r\nHSETNX\r\n$%d\r\n%b\r\n$8\r\n%b\r\n$%d\r\n%b\r\n"
@@ -186,6 +190,13 @@ class RedisStore:
     def near(self, places: Sequence[bytes]) -> list[Mapping[bytes, bytes]]:
         """The objects located in each place."""
         return [_as_dict(found) for found in self.exchange([(b"HGETALL", place) for place in places])]
+
+    def release(self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal]) -> None:
+        """Take back the claims that are in force by their positions, and the notes of these carriers."""
+        self.exchange(
+            (b"EVAL", _RELEASE, b"1", *place, position)
+            for place, position in pack.released(claims, withdrawals)
+        )
 
     def rebuilt(self) -> bool:
         """Whether the database is known to hold what the cluster remembers.  Raises RetryBatch."""

@@ -20,7 +20,7 @@ from confluent_kafka import Message as KafkaMessage
 from broker.config import KafkaSettings, RunSettings
 from broker.errors import RetryBatch, WorkerFenced
 from broker.kafka.clients import PartitionKey, consumer_options, watermarks
-from broker.message import Message
+from broker.message import Headers, Message, utf8
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ SESSION_TIMEOUT_MS = 6000
 _CHUNK = 250
 _CALL_TIMEOUT_S = 10.0
 _COMMIT_PATIENCE_S = 60.0
+UNREADABLE_HEADERS = "unreadable-headers"
+"""The one header of a message whose own cannot be read; its value is why."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,11 @@ class KafkaInput:
 
 
 def as_message(raw: KafkaMessage) -> Message:
-    """A record as librdkafka gives it, as ours; a missing value counts as empty, a missing time as 0."""
+    """A record as librdkafka gives it, as ours; a missing value counts as empty, a missing time as 0.
+
+    Headers of which one cannot be read (its name is not UTF-8) are replaced by one that says so: an alert is
+    judged by its value.
+    """
     kind, timestamp = raw.timestamp()
     return Message(
         raw.topic(),
@@ -285,5 +291,13 @@ def as_message(raw: KafkaMessage) -> Message:
         0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp,
         raw.value() or b"",
         raw.key(),
-        tuple((name, value or b"") for name, value in raw.headers() or ()),
+        _headers(raw),
     )
+
+
+def _headers(raw: KafkaMessage) -> Headers:
+    try:
+        return tuple((name, value or b"") for name, value in raw.headers() or ())
+    except (SystemError, UnicodeError) as error:  # the client decodes names, and fails by SystemError
+        why = utf8(str(error.__cause__ or error.__context__ or error))
+        return ((UNREADABLE_HEADERS, why),)

@@ -25,7 +25,7 @@ from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, SS_UNKNOWN, AlertB
 from broker.filter import Filter
 from broker.kafka.topics import DEAD_LETTERS, NOTICES, alerts_topic
 from broker.lightcurves import LightCurves, Points, empty_light_curves, without_private
-from broker.message import MAX_INPUT_BYTES, Message, Packet, Reject
+from broker.message import MAX_INPUT_BYTES, Message, Packet, Reject, utf8
 from broker.others import Others, no_others
 from broker.publish import records
 from broker.publish.rows import RowWriter
@@ -35,6 +35,12 @@ from broker.table import Column, ColumnSpec
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 _NOTICE_IDS = 20
+MAX_DETAIL = 2000
+"""Characters of why a message is a dead letter."""
+MAX_KEPT_BYTES = 256 * 1024
+"""Of a message's key, and of its headers, that its dead letter keeps."""
+_HEADER_BYTES = 8
+"""What Kafka needs for a header besides its name and value, at most."""
 _FLOAT = struct.Struct("<f")
 _BAND_WORDS = tuple(name.encode() for name in BANDS)
 _STATUS_WORDS = tuple(name.encode() for name in SOLAR_SYSTEM_STATUS)
@@ -318,7 +324,8 @@ def as_withdrawn(batch: AlertBatch, points: Points) -> AlertBatch:
 def dead_letter(message: Message, reject: Reject, extra: tuple[tuple[str, bytes], ...] = ()) -> Packet:
     """A message that could not be processed: its bytes unchanged, the why in headers.
 
-    A body over MAX_INPUT_BYTES is left out; its size and SHA-256 are in the headers then.
+    It can be made, and taken by Kafka, of any message: a body over MAX_INPUT_BYTES is left out; its size and
+    SHA-256 are in the headers then. So is a key or headers of more than MAX_KEPT_BYTES, with their sizes.
     """
     source = {
         "topic": message.topic,
@@ -327,23 +334,36 @@ def dead_letter(message: Message, reject: Reject, extra: tuple[tuple[str, bytes]
         "index": reject.index,
     }
     headers: list[tuple[str, bytes]] = [
-        ("reason", reject.reason.encode()),
-        ("stage", reject.stage.encode()),
-        ("detail", reject.detail[:2000].encode()),
+        ("reason", utf8(reject.reason)),
+        ("stage", utf8(reject.stage)),
+        ("detail", utf8(reject.detail[:MAX_DETAIL])),
         ("schema-id", str(reject.schema_id).encode()),
         ("source", json.dumps(source).encode()),
         ("source-timestamp", str(message.timestamp_ms).encode()),
         ("size", str(len(message.value)).encode()),
         ("sha256", hashlib.sha256(message.value).hexdigest().encode()),
         *extra,
-        *((f"original-{name}", value) for name, value in message.headers),
+        *_original_headers(message),
     ]
     body = message.value if len(message.value) <= MAX_INPUT_BYTES else b""
-    return Packet(DEAD_LETTERS, message.key, body, tuple(headers))
+    key = message.key
+    if key is not None and len(key) > MAX_KEPT_BYTES:
+        headers.append(("original-key-size", str(len(key)).encode()))
+        key = None
+    return Packet(DEAD_LETTERS, key, body, tuple(headers))
+
+
+def _original_headers(message: Message) -> list[tuple[str, bytes]]:
+    named = [(f"original-{utf8(name).decode()}", value) for name, value in message.headers]
+    size = sum(_HEADER_BYTES + len(name) + len(value) for name, value in named)
+    if size <= MAX_KEPT_BYTES:
+        return named
+    return [("original-headers-size", str(size).encode())]
 
 
 def notice(owner: str, subject: str, kind: str, text: str) -> Packet:
     """Something that a person should know."""
+    owner, subject, kind, text = (utf8(word).decode() for word in (owner, subject, kind, text))
     content = {"owner": owner, "subject": subject, "kind": kind, "text": text, "at": int(time.time() * 1000)}
     return Packet(NOTICES, owner.encode(), encode_record(records.NOTICE_SCHEMA, content))
 

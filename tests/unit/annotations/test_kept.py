@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 
 from broker.annotations.columns import ANNOTATION_COLUMNS, annotation_columns, no_annotations
-from broker.annotations.kept import MAX_LINES, addition, kept, line
+from broker.annotations.kept import MAX_LINES, addition, kept, line, sound
 from broker.annotations.record import Annotation
 
 DAY_MS = 86_400_000
@@ -35,6 +36,38 @@ def test_the_order_makes_no_difference_nor_does_repetition() -> None:
 def test_of_two_at_once_the_larger_id_counts() -> None:
     both = [line(said("x", "one"), 5), line(said("y", "two"), 5)]
     assert {kept(b"".join(order)).of("class")["class"] for order in (both, both[::-1])} == {"two"}
+
+
+DAMAGED = [
+    b"\xff\x00\n", b"[" * 100_000 + b"\n", b"5\n", b"null\n", b"[]\n", b'{"kind":"class"}\n', b"\n",
+    b'{"kind":"class","id":"z","t":1e999}\n', b'{"kind":"class","id":"z","t":"9"}\n',
+    b'{"kind":["class"],"id":"z","t":9000}\n', b'{"kind":"class","id":"z","t":9000,"class":{}}\n',
+    b'{"kind":"class","id":"z","t":9000,"class":"a","probability":"high"}\n',
+    b'{"kind":"class","id":"z","t":9000,"class":"\\ud83d","by":"x"}\n',
+    b'{"kind":"class","id":"z","t":9000,"class":"a","by":7}\n', b'{"kind":"note","id":3,"t":9000}\n',
+    b'{"kind":"class","id":"z","t":%d,"class":"a"}\n' % 10**30,
+    b'{"kind":"redshift","id":"z","t":9000,"redshift":NaN}\n',
+    b'{"kind":"class","id":"z","t":9000,"class":"a"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_line_harms_no_other(bad: bytes) -> None:
+    assert not sound(bad)
+    assert not sound(LINES[0] + bad + LINES[1])
+    assert kept(LINES[0] + bad.rstrip() + b"\n" + LINES[1]).newest == kept(LINES[0] + LINES[1]).newest
+    more = addition(b"ztf:5", LINES[0] + bad, [LINES[1]])
+    assert more.replace_length == len(LINES[0] + bad)
+    assert kept(more.points).newest == kept(LINES[0] + LINES[1]).newest
+    assert sound(more.points)
+    columns = annotation_columns([LINES[0] + bad], np.array([5 * DAY_MS]))
+    assert next(column.values[0] for column in columns if column.spec.name == "annotation_age_days") > 4
+
+
+def test_every_line_we_write_is_sound() -> None:
+    assert sound(b"")
+    assert all(sound(one) for one in LINES)
+    assert sound(b"".join(LINES))
 
 
 def test_what_cannot_be_read_is_passed_over() -> None:

@@ -36,6 +36,13 @@ def test_what_is_written_is_read_back() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
+        ({"class": "SN \ud83d"}, "'class' holds half a surrogate pair"),
+        ({"by": "\ude00"}, "'by' holds half a surrogate pair"),
+        ({"id": "\ud83d"}, "'id' holds half a surrogate pair"),
+        ({"object": "ZTF\ud83d"}, "'object' holds half a surrogate pair"),
+        ({"survey": "\ud83d"}, "'survey' holds half a surrogate pair"),
+        ({"kind": "note", "text": "\ud83d"}, "'text' holds half a surrogate pair"),
+        ({"kind": "\ud83d"}, "half a surrogate pair"),
         ({"kind": "opinion"}, "unknown kind 'opinion'; choose one of class, note"),
         ({"class": ""}, "needs 'class'"),
         ({"class": 3}, "'class' must be a text"),
