@@ -93,4 +93,9 @@ ANNOTATIONS_READ = Counter(
     "Annotations and re-evaluations read: judged, waiting for the object's next alert, rejected, duplicate",
     ["outcome"],
 )
+CORRUPT_VALUES = Counter(
+    "broker_corrupt_values",
+    "Damaged values met in Redis: curve, annotations, place, note, claim, or a key of another type",
+    ["what"],
+)
 UPDATES = Counter("broker_updates", "Packets about alerts that were judged again")

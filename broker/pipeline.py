@@ -468,6 +468,8 @@ class Pipeline:
         for row in np.flatnonzero(dedupe.changed).tolist():
             detail = "this diaSourceId was seen before with other content"
             self._reject_alert(outcome, batch, row, "duplicate_changed", detail)
+        for row in np.flatnonzero(dedupe.unreadable).tolist():
+            self._reject_alert(outcome, batch, row, "unreadable_claim", reevaluate.UNREADABLE)
 
     def _reject_alert(
         self,

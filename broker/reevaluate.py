@@ -41,6 +41,10 @@ F64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 NO_ALERT = "no alert of the object is known"
+UNREADABLE = (
+    "what the store holds of who was first with this id is damaged, so it may be out already; "
+    "`broker history rebuild` restores the claims of all that was published: send it again then"
+)
 NOT_KEPT = "the record of its newest alert is not kept any more"
 
 
@@ -103,13 +107,20 @@ def take_in(
     pairs = list(zip(said, claims, opened.claims, strict=True))
     fresh = [item for item, claim, held in pairs if pack.same_position(claim.value, held)]
     rejected += [
+        (item.message, "unreadable_claim", UNREADABLE)
+        for item, claim, held in pairs
+        if not pack.same_position(claim.value, held) and not pack.sound_claim(held)
+    ]
+    rejected += [
         (
             item.message,
             "duplicate_changed",
             f"annotation {item.annotation.id} was seen before with other content",
         )
         for item, claim, held in pairs
-        if not pack.same_position(claim.value, held) and not pack.same_content(claim.value, held)
+        if pack.sound_claim(held)
+        and not pack.same_position(claim.value, held)
+        and not pack.same_content(claim.value, held)
     ]
     additions = additions_for(fresh, keys, opened.curves, opened.gated, max_points)
     if additions and store.append(additions, []).server != opened.server:

@@ -78,6 +78,11 @@ def sound(blob: bytes) -> bool:
     return lines[-1] == b"" and all(_item(one) is not None for one in lines[:-1])
 
 
+def sound_lines(blob: bytes) -> bytes:
+    """The lines of an object that can be read."""
+    return b"".join(one + b"\n" for one in blob.split(b"\n") if _item(one) is not None)
+
+
 def _item(one: bytes) -> dict[str, Any] | None:
     """A line's content, every field of its type; None if it is none of ours."""
     try:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from broker.history import pack
 from broker.history.base import Addition, Claim, Kept, Located, Opened, Stored, Withdrawal
+from broker.history.soundness import (
+    Damage,
+    DamageAccount,
+    cleaned,
+    damages,
+    sound_claims,
+    sound_places,
+)
 
 
 class MemoryStore:
@@ -17,6 +27,8 @@ class MemoryStore:
         self.curves: dict[bytes, bytes] = {}
         self.gated: dict[bytes, bytes] = {}
         self.places: dict[bytes, dict[bytes, bytes]] = {}
+        self.aside: dict[bytes, bytes] = {}
+        self.damage = DamageAccount()
         self._annotated = 0
 
     def open(
@@ -27,6 +39,31 @@ class MemoryStore:
         gated: Sequence[bytes] = (),
     ) -> Opened:
         """Set each claim that is absent, note each withdrawal of which nobody told, read the rest."""
+        asked = (claims, withdrawals, keys, gated)
+        opened = self._open(*asked)
+        found = damages(opened, *asked)
+        if not found:
+            return opened
+        self._set_aside(found)
+        return replace(cleaned(self._open(*asked), gated), retried=opened.retried)
+
+    def _set_aside(self, found: Sequence[Damage]) -> None:
+        self.damage.add(found)
+        for item in found:
+            self.aside[item.aside] = item.value
+            held: Any = self.claims if item.field else self.curves
+            place: Any = (item.key, item.field) if item.field else item.key
+            held.pop(place, None)
+            if item.instead:
+                held[place] = item.instead
+
+    def _open(
+        self,
+        claims: Sequence[Claim],
+        withdrawals: Sequence[Withdrawal],
+        keys: Sequence[bytes],
+        gated: Sequence[bytes],
+    ) -> Opened:
         retried = [(claim.bucket, claim.field) in self.claims for claim in claims]
         held = [self.claims.setdefault((claim.bucket, claim.field), claim.value) for claim in claims]
         noted = [self._note(item) for item in withdrawals]
@@ -73,7 +110,7 @@ class MemoryStore:
 
     def claims_in(self, asked: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         """The claims in some fields of some buckets; nothing is set."""
-        return [self.claims.get(place, b"") for place in asked]
+        return sound_claims(asked, [self.claims.get(place, b"") for place in asked])
 
     def release(self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal]) -> None:
         """Take back the claims that are in force by their positions, and the notes of these carriers."""
@@ -86,7 +123,14 @@ class MemoryStore:
 
     def near(self, places: Sequence[bytes]) -> list[Mapping[bytes, bytes]]:
         """The objects located in each place."""
-        return [dict(self.places.get(place, {})) for place in places]
+        found = []
+        for place in places:
+            good, bad = sound_places(place, self.places.get(place, {}))
+            self.damage.add(bad)
+            for item in bad:
+                self.aside[item.aside] = self.places[place].pop(item.field)
+            found.append(good)
+        return list(found)
 
     def mark_rebuilt(self) -> None:
         """Note that the store now holds what Kafka remembers."""

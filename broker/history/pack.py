@@ -18,6 +18,8 @@
 `an:{<key>}`       a string of JSON lines, what was said of the object: see annotations/kept.py
 `annotated`        a number that grows whenever one of those strings does
 `layout`           the layout version
+`corrupt:<key>`    the copy of a value that was none of ours: see soundness.py; for a field of a hash its name
+    follows in hexadecimal
 `rebuilt:<cluster>` set once the server holds all that the Kafka cluster of this id remembers
 `rebuilding:<cluster>` the lock of the one worker that sees to that
 
@@ -40,6 +42,7 @@ from broker.lightcurves import POINT, Points
 LAYOUT_VERSION = b"2"
 ANNOTATED = b"annotated"
 _ANNOTATION = b"an:{"
+_TOLD = b"told"
 CLAIM_BYTES = 24
 POSITION_BYTES = 16
 _MARK_BYTES = 4
@@ -108,7 +111,22 @@ def annotation_key(key: bytes) -> bytes:
 
 def holds_annotations(additions: Sequence[Addition]) -> bool:
     """Whether anything is added to what was said of objects."""
-    return any(item.key.startswith(_ANNOTATION) for item in additions)
+    return any(is_annotation_key(item.key) for item in additions)
+
+
+def is_annotation_key(key: bytes) -> bool:
+    """Whether a key is of what was said of an object."""
+    return key.startswith(_ANNOTATION)
+
+
+def sound_claim(claim: bytes) -> bool:
+    """Whether bytes are of the form of a claim, with the marks of any filters."""
+    return len(claim) >= CLAIM_BYTES and (len(claim) - CLAIM_BYTES) % _MARK_BYTES == 0
+
+
+def sound_note(note: bytes) -> bool:
+    """Whether bytes are of the form of a note of a withdrawal, or nothing."""
+    return len(note) in (0, POSITION_BYTES) or sound_claim(note[POSITION_BYTES:])
 
 
 def claim_position(claim: bytes) -> tuple[bytes, int, int, int]:
@@ -161,7 +179,12 @@ def released(
 
 def told_bucket(claim_bucket: bytes) -> bytes:
     """Redis key of the hash that says who first told of the withdrawal of a bucket's detections."""
-    return b"told" + claim_bucket.removeprefix(b"claims")
+    return _TOLD + claim_bucket.removeprefix(b"claims")
+
+
+def is_told_bucket(bucket: bytes) -> bool:
+    """Whether a hash holds notes of withdrawals, not claims."""
+    return bucket.startswith(_TOLD)
 
 
 def unpack_points(blob: bytes) -> Points:

@@ -37,12 +37,14 @@ RENEWAL_S = 30 * 86400
 class Dedupe:
     """What the claims say of a batch: an alert is fresh, a duplicate, or a duplicate with other content.
 
-    fresh, changed : (n,);  an alert that is neither is a plain duplicate
+    fresh, changed, unreadable : (n,);  an alert that is none of these is a plain duplicate
+    unreadable : what the store holds as the claim is damaged, so it may be any of the others
     claims : each alert's own claim;  record_sha256 : hexadecimal digests of the records
     """
 
     fresh: Bools
     changed: Bools
+    unreadable: Bools
     claims: list[Claim]
     record_sha256: list[bytes]
 
@@ -274,9 +276,10 @@ def _renewals(stored: LightCurves, merged: Merged) -> Bools:
 
 
 def outcome_counts(dedupe: Dedupe) -> Counter[str]:
-    """How many alerts were fresh, changed and plain duplicates."""
+    """How many alerts were fresh, changed and plain duplicates; claims of the others cannot be read."""
     fresh, changed = int(dedupe.fresh.sum()), int(dedupe.changed.sum())
-    return Counter(fresh=fresh, changed=changed, duplicate=len(dedupe.fresh) - fresh - changed)
+    plain = len(dedupe.fresh) - fresh - changed - int(dedupe.unreadable.sum())
+    return Counter(fresh=fresh, changed=changed, duplicate=plain)
 
 
 def warm_up() -> None:
@@ -342,7 +345,8 @@ def _judge_claims(claims: Sequence[Claim], held: Sequence[bytes], digests: list[
     same = np.array(
         [pack.same_content(c.value, h) for c, h in zip(claims, held, strict=True)], dtype=np.bool_
     )
-    return Dedupe(fresh, ~fresh & ~same, list(claims), digests)
+    unreadable = ~fresh & ~np.array([pack.sound_claim(h) for h in held], dtype=np.bool_)
+    return Dedupe(fresh, ~fresh & ~same & ~unreadable, unreadable, list(claims), digests)
 
 
 def _solar_system_rows(batch: AlertBatch, keys: Sequence[bytes]) -> list[tuple[int, bytes]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -19,6 +20,18 @@ from broker.errors import BrokerError, RetryBatch
 from broker.history import pack
 from broker.history.base import Addition, Claim, Kept, Located, Opened, Stored, Withdrawal
 from broker.history.pack import LAYOUT_VERSION, POSITION_BYTES
+from broker.history.soundness import (
+    ASIDE,
+    ASIDE_S,
+    MAX_ASIDE_BYTES,
+    NO_CLAIM,
+    Damage,
+    DamageAccount,
+    cleaned,
+    damages,
+    sound_claims,
+    sound_places,
+)
 
 _SECONDS_PER_DAY = 86400
 _REPLACE = (
@@ -42,6 +55,7 @@ _RELEASE = (
 ) % POSITION_BYTES
 _LOCK_MS = 30_000
 _SURVEYS = b"surveys"
+_LAYOUT = b"layout"
 _HSETNX = b"*4\r\n$6\r\nHSETNX\r\n$%d\r\n%b\r\n$8\r\n%b\r\n$%d\r\n%b\r\n"
 _APPEND = b"*3\r\n$6\r\nAPPEND\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
 _LOCATE = (
@@ -49,9 +63,43 @@ _LOCATE = (
     b"*3\r\n$6\r\nEXPIRE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
 )
 """The commands that a batch sends by the hundred, as they go over the wire; the last are two."""
-_TROUBLE = (redis.ConnectionError, redis.TimeoutError, OSError)
+_ASIDE_STRING = (
+    b"if redis.call('GET',KEYS[1])==ARGV[1] then "
+    b"if ARGV[4]=='1' then redis.call('SET',KEYS[2],ARGV[1],'EX',ARGV[3]) end "
+    b"if ARGV[2]=='' then redis.call('DEL',KEYS[1]) else redis.call('SET',KEYS[1],ARGV[2],'KEEPTTL') end "
+    b"end return 1"
+)
+_ASIDE_FIELD = (
+    b"if redis.call('HGET',KEYS[1],ARGV[5])==ARGV[1] then "
+    b"if ARGV[4]=='1' then redis.call('SET',KEYS[2],ARGV[1],'EX',ARGV[3]) end "
+    b"if ARGV[2]=='' then redis.call('HDEL',KEYS[1],ARGV[5]) "
+    b"else redis.call('HSET',KEYS[1],ARGV[5],ARGV[2]) end "
+    b"end return 1"
+)
+_RENAME = (
+    b"if redis.call('EXISTS',KEYS[1])==1 then redis.call('RENAME',KEYS[1],KEYS[2]) "
+    b"redis.call('EXPIRE',KEYS[2],ARGV[1]) end return 1"
+)
+_OF_TYPES = ("WRONGTYPE", "not an integer")
+_LOADING = "it is reading its data; this takes a while"
+_ADVICE = {
+    "OutOfMemoryError": "it is full: give it more memory (maxmemory)",
+    "ReadOnlyError": "it is a replica: point redis.url at the primary",
+    "BusyLoadingError": _LOADING,
+    "LOADING": _LOADING,
+    "MISCONF": "it cannot write to its disk: see its log",
+    "NOREPLICAS": "too few of its replicas are there",
+    "AuthenticationError": "see the user and password in redis.url",
+    "NoPermissionError": "the user in redis.url may not do this",
+    "BUSY": "a script holds it up",
+}
+"""What to do about an answer that is an error, by its class or its first word."""
 _CONNECT_TIMEOUT_S = 2.0
 _ANSWER_TIMEOUT_S = 30.0
+
+
+class _WrongType(RetryBatch):
+    """A key holds another type of thing than we would have put there."""
 
 
 class RedisStore:
@@ -68,6 +116,8 @@ class RedisStore:
             url, socket_connect_timeout=_CONNECT_TIMEOUT_S, socket_timeout=_ANSWER_TIMEOUT_S
         )
         self._connection: Any = None
+        self.damage = DamageAccount()
+        self._own_types = {self._marker: b"string", _SURVEYS: b"set", pack.ANNOTATED: b"string"}
         self._claim_ttl = b"%d" % int(settings.claim_days * _SECONDS_PER_DAY)
         self._curve_ttl = b"%d" % int(settings.ttl_days * _SECONDS_PER_DAY)
 
@@ -76,18 +126,19 @@ class RedisStore:
         deadline = time.monotonic() + wait_s
         while True:
             try:
-                policy, layout, _ = self.exchange(
-                    [
-                        (b"CONFIG", b"GET", b"maxmemory-policy"),
-                        (b"SET", b"layout", LAYOUT_VERSION, b"NX", b"GET"),
-                        (b"PING",),
-                    ]
-                )
+                commands = [
+                    (b"CONFIG", b"GET", b"maxmemory-policy"),
+                    (b"SET", _LAYOUT, LAYOUT_VERSION, b"NX", b"GET"),
+                ]
+                policy, layout = self._typed_answers(_pack(commands), 2, lambda: {_LAYOUT: b"string"})
                 break
             except RetryBatch as error:
                 if time.monotonic() > deadline:
                     raise BrokerError(str(error)) from error
                 time.sleep(0.2)
+        if layout is not None and not bytes(layout).isdigit():
+            self._set_aside([Damage("layout", _LAYOUT, b"", bytes(layout), LAYOUT_VERSION)])
+            layout = LAYOUT_VERSION
         if layout is not None and layout != LAYOUT_VERSION:
             raise BrokerError(
                 f"Redis holds light curves in layout {bytes(layout).decode()}, this version writes "
@@ -109,6 +160,75 @@ class RedisStore:
         gated: Sequence[bytes] = (),
     ) -> Opened:
         """Set each claim that is absent, note each withdrawal of which nobody told, read the rest."""
+        asked = (claims, withdrawals, keys, gated)
+        opened = self._open(*asked)
+        found = damages(opened, *asked)
+        if not found:
+            return opened
+        self._set_aside(found)
+        return replace(cleaned(self._open(*asked), gated), retried=opened.retried)
+
+    def _set_aside(self, found: Sequence[Damage]) -> None:
+        """Put damaged values where they harm nobody, unless somebody else did meanwhile."""
+        self.damage.add(found)
+        self._answers_but([_aside(item) for item in found])
+
+    def _open(
+        self,
+        claims: Sequence[Claim],
+        withdrawals: Sequence[Withdrawal],
+        keys: Sequence[bytes],
+        gated: Sequence[bytes],
+    ) -> Opened:
+        """What `open` answers, whatever its keys hold."""
+        try:
+            return self._ask(claims, withdrawals, keys, gated)
+        except _WrongType:
+            buckets = {claim.bucket for claim in (*claims, *(item.carrier for item in withdrawals))}
+            buckets |= {item.bucket for item in withdrawals}
+            told = {pack.told_bucket(bucket) for bucket in buckets}
+            types = dict.fromkeys(told, b"hash") | dict.fromkeys((*keys, *gated), b"string")
+            self._set_types_aside(self._own_types | types)
+            return self._ask_but(self._others_than_hashes(buckets), claims, withdrawals, keys, gated)
+
+    def _others_than_hashes(self, buckets: Iterable[bytes]) -> set[bytes]:
+        """Where claims should be and something else is; it is left there as long as claims would be."""
+        names = list(buckets)
+        found = self.exchange((b"TYPE", name) for name in names)
+        wrong = [name for name, is_ in zip(names, found, strict=True) if is_ not in (b"none", b"hash")]
+        self.damage.add([Damage("type", name, b"", b"") for name in wrong])
+        self.exchange((b"EXPIRE", name, self._claim_ttl, b"NX") for name in wrong)
+        return set(wrong)
+
+    def _ask_but(
+        self,
+        wrong: set[bytes],
+        claims: Sequence[Claim],
+        withdrawals: Sequence[Withdrawal],
+        keys: Sequence[bytes],
+        gated: Sequence[bytes],
+    ) -> Opened:
+        """The same without the claims in some buckets, which cannot be known."""
+        mine = [row for row, claim in enumerate(claims) if claim.bucket not in wrong]
+        theirs = [
+            row for row, item in enumerate(withdrawals) if not {item.bucket, item.carrier.bucket} & wrong
+        ]
+        found = self._ask([claims[row] for row in mine], [withdrawals[row] for row in theirs], keys, gated)
+        held, withdrawn, retried = [NO_CLAIM] * len(claims), [b""] * len(claims), [False] * len(claims)
+        for at, row in enumerate(mine):
+            held[row], withdrawn[row], retried[row] = found.claims[at], found.withdrawn[at], found.retried[at]
+        noted = [item.carrier.value[:POSITION_BYTES] for item in withdrawals]
+        for at, row in enumerate(theirs):
+            noted[row] = found.noted[at]
+        return replace(found, claims=held, withdrawn=withdrawn, noted=noted, retried=retried)
+
+    def _ask(
+        self,
+        claims: Sequence[Claim],
+        withdrawals: Sequence[Withdrawal],
+        keys: Sequence[bytes],
+        gated: Sequence[bytes],
+    ) -> Opened:
         asked = _by_bucket(claims)
         touched = asked.keys() | {item.bucket for item in withdrawals}
         touched |= {pack.told_bucket(item.bucket) for item in withdrawals}
@@ -141,7 +261,7 @@ class RedisStore:
             _incarnation(answers[0], answers[1]),
             answers[1] is not None,
             values[len(keys) :],
-            frozenset(bytes(name).decode() for name in answers[2]),
+            frozenset(bytes(name).decode() for name in answers[2] if bytes(name).isalnum()),
             answers[-1 - reads] or b"",
             [not answer for answer in answers[3 : 3 + len(claims)]],
         )
@@ -177,7 +297,14 @@ class RedisStore:
             % (len(it.place), it.place, it.object, it.position, len(it.place), it.place, len(ttl), ttl)
             for it in located
         ]
-        answers = self._answers(b"".join(words) + _pack(others), len(words) + len(located) + len(others))
+
+        def types() -> dict[bytes, bytes]:
+            strings = [item.key for item in additions]
+            hashes = [*buckets, *map(pack.told_bucket, buckets), *(item.place for item in located)]
+            return self._own_types | dict.fromkeys(strings, b"string") | dict.fromkeys(hashes, b"hash")
+
+        count = len(words) + len(located) + len(others)
+        answers = self._typed_answers(b"".join(words) + _pack(others), count, types)
         told = dict(zip(buckets, map(_as_dict, answers[-2 - len(buckets) : -2]), strict=True))
         withdrawn = [told[claim.bucket].get(claim.field, b"") for claim in claims]
         annotated = answers[-3 - len(buckets)] or b""
@@ -185,22 +312,28 @@ class RedisStore:
 
     def claims_in(self, asked: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         """The claims in some fields of some buckets; nothing is set."""
-        return [value or b"" for value in self.exchange((b"HGET", *place) for place in asked)]
+        held = self._answers_but([(b"HGET", *place) for place in asked])
+        return sound_claims(asked, [value or b"" for value in held])
 
     def near(self, places: Sequence[bytes]) -> list[Mapping[bytes, bytes]]:
         """The objects located in each place."""
-        return [_as_dict(found) for found in self.exchange([(b"HGETALL", place) for place in places])]
+        packed = _pack([(b"HGETALL", place) for place in places])
+        answers = self._typed_answers(packed, len(places), lambda: dict.fromkeys(places, b"hash"))
+        found = [sound_places(at, _as_dict(held)) for at, held in zip(places, answers, strict=True)]
+        bad = [item for _, damaged in found for item in damaged]
+        if bad:
+            self._set_aside(bad)
+        return [good for good, _ in found]
 
     def release(self, claims: Sequence[Claim], withdrawals: Sequence[Withdrawal]) -> None:
         """Take back the claims that are in force by their positions, and the notes of these carriers."""
-        self.exchange(
-            (b"EVAL", _RELEASE, b"1", *place, position)
-            for place, position in pack.released(claims, withdrawals)
-        )
+        places = pack.released(claims, withdrawals)
+        self._answers_but([(b"EVAL", _RELEASE, b"1", *place, position) for place, position in places])
 
     def rebuilt(self) -> bool:
         """Whether the database is known to hold what the cluster remembers.  Raises RetryBatch."""
-        return self.exchange([(b"GET", self._marker)])[0] is not None
+        packed = _pack([(b"GET", self._marker)])
+        return self._typed_answers(packed, 1, lambda: self._own_types)[0] is not None
 
     def mark_rebuilt(self) -> None:
         """Note that the store now holds what Kafka remembers: a new note each time, see `_incarnation`."""
@@ -231,6 +364,45 @@ class RedisStore:
         batch = list(commands)
         return self._answers(_pack(batch), len(batch))
 
+    def _typed_answers(self, packed: bytes, count: int, types: Callable[[], dict[bytes, bytes]]) -> list[Any]:
+        """The answers to commands that may be repeated, once keys of another type are out of the way.
+
+        types : what each key of the commands must be
+        """
+        try:
+            return self._answers(packed, count)
+        except _WrongType:
+            self._set_types_aside(types())
+            return self._answers(packed, count)
+
+    def _set_types_aside(self, types: Mapping[bytes, bytes]) -> None:
+        """Rename what is of another type than we would have made, for a person to look at."""
+        found = self.exchange((b"TYPE", key) for key in types)
+        wrong = [key for key, is_ in zip(types, found, strict=True) if is_ not in (b"none", types[key])]
+        if pack.ANNOTATED in types and pack.ANNOTATED not in wrong and not self._is_number(pack.ANNOTATED):
+            wrong.append(pack.ANNOTATED)
+        self.damage.add([Damage("type", key, b"", b"") for key in wrong])
+        ttl = b"%d" % ASIDE_S
+        for key in wrong:
+            self.exchange([(b"EVAL", _RENAME, b"2", key, ASIDE + key, ttl)])
+
+    def _is_number(self, key: bytes) -> bool:
+        value = self.exchange([(b"GET", key)])[0]
+        return value is None or value.removeprefix(b"-").isdigit()
+
+    def _answers_but(self, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
+        """The answers to commands, None to those whose key holds another type of thing."""
+        try:
+            return self.exchange(commands)
+        except _WrongType:
+            return [self._answer_or_none(command) for command in commands]
+
+    def _answer_or_none(self, command: tuple[bytes, ...]) -> Any:
+        try:
+            return self.exchange([command])[0]
+        except _WrongType:
+            return None
+
     def _answers(self, packed: bytes, count: int) -> list[Any]:
         """The answers to so many packed commands."""
         try:
@@ -241,10 +413,11 @@ class RedisStore:
             return [read(disable_decoding=True) for _ in range(count)]
         except redis.ResponseError as error:
             self._drop()
-            raise RetryBatch(f"Redis refused a command: {error}") from error
-        except _TROUBLE as error:
+            kind = _WrongType if any(text in str(error) for text in _OF_TYPES) else RetryBatch
+            raise kind(f"Redis refused a command: {error}{_advice(error)}") from error
+        except (redis.RedisError, OSError) as error:
             self._drop()
-            raise RetryBatch(f"Redis does not answer: {error}") from error
+            raise RetryBatch(f"Redis does not answer: {error}{_advice(error)}") from error
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -261,6 +434,21 @@ def _pack(commands: Sequence[tuple[bytes, ...]]) -> bytes:
         for word in command:
             parts.append(b"$%d\r\n%b\r\n" % (len(word), word))
     return b"".join(parts)
+
+
+def _aside(item: Damage) -> tuple[bytes, ...]:
+    """The command that sets a damaged value aside, if it is still there."""
+    script = _ASIDE_FIELD if item.field else _ASIDE_STRING
+    copied = b"1" if len(item.value) <= MAX_ASIDE_BYTES else b"0"
+    rest = (item.value, item.instead, b"%d" % ASIDE_S, copied, *([item.field] if item.field else []))
+    return (b"EVAL", script, b"2", item.key, item.aside, *rest)
+
+
+def _advice(error: Exception) -> str:
+    """What to do about it, as the end of a sentence."""
+    words = {type(error).__name__, str(error).partition(" ")[0]}
+    found = next((advice for word, advice in _ADVICE.items() if word in words), "")
+    return found and f"; {found}"
 
 
 def _note(item: Withdrawal) -> tuple[bytes, ...]:
@@ -286,7 +474,7 @@ def _as_dict(value: Any) -> dict[bytes, bytes]:
 
 def _incarnation(info: Any, marker: bytes | None) -> str:
     """Which filling of which server answers: it changes when the server starts anew or is emptied."""
-    return f"{_run_id(info)}:{(marker or b'').decode()}"
+    return f"{_run_id(info)}:{(marker or b'').hex()}"
 
 
 def _run_id(info: Any) -> str:

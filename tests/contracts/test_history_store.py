@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 from data import shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,21 +18,23 @@ from hypothesis import strategies as st
 from broker.batch import AlertBatch
 from broker.config import HistorySettings
 from broker.embedded import owned
-from broker.errors import HistoryLost
+from broker.errors import HistoryLost, RetryBatch
 from broker.history import pack
 from broker.history.base import Addition, Claim, HistoryStore, Kept, Located, Withdrawal
 from broker.history.memory import MemoryStore
 from broker.history.merge import join_blobs, merge
 from broker.history.recall import Recall, recall
 from broker.history.redis import RedisStore
+from broker.history.soundness import damaged_curves
 from broker.ingest.files import FilePacket, find_files, read_packets
-from broker.lightcurves import empty_light_curves
+from broker.lightcurves import empty_light_curves, empty_points
 from broker.message import Message
 from broker.simulate import simulate_lsst, simulate_ztf
 from broker.surveys.avro import LocalSchemas
 from broker.surveys.catalog import decode
 
 LIMITS = HistorySettings()
+SAID = b'{"kind":"class","id":"x","t":5,"class":"SN Ia"}\n'
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +86,23 @@ def test_the_first_claim_stays_until_it_is_overwritten(store: HistoryStore, buck
     assert store.open([second], [], []).claims == [marked.value]
 
 
+def point(number: int) -> bytes:
+    """The bytes of some point."""
+    made = empty_points(1)
+    made["source_id"], made["midpoint_mjd_tai"] = number, 60_000.0 + number
+    return made.tobytes()
+
+
 def test_points_are_appended_and_replaced_only_if_nobody_appended(store: HistoryStore, bucket: bytes) -> None:
     key = pack.curve_key(bucket)
     other = pack.curve_key(bucket + b"x")
-    store.append([Addition(key, b"a" * 32)], [])
-    store.append([Addition(key, b"b" * 32)], [])
-    assert store.open([], [], [key, other]).curves == [b"a" * 32 + b"b" * 32, b""]
-    store.append([Addition(key, b"c" * 32, 32)], [])
-    assert store.open([], [], [key]).curves == [b"a" * 32 + b"b" * 32]
-    store.append([Addition(key, b"c" * 32, 64)], [])
-    assert store.open([], [], [key]).curves == [b"c" * 32]
+    store.append([Addition(key, point(1))], [])
+    store.append([Addition(key, point(2))], [])
+    assert store.open([], [], [key, other]).curves == [point(1) + point(2), b""]
+    store.append([Addition(key, point(3), 32)], [])
+    assert store.open([], [], [key]).curves == [point(1) + point(2)]
+    store.append([Addition(key, point(3), 64)], [])
+    assert store.open([], [], [key]).curves == [point(3)]
 
 
 def test_a_withdrawal_is_noted_once_with_the_claim_as_it_was(store: HistoryStore, bucket: bytes) -> None:
@@ -101,7 +112,7 @@ def test_a_withdrawal_is_noted_once_with_the_claim_as_it_was(store: HistoryStore
     store.append([], [published])
     note = store.open([carrier], [withdrawal_of(bucket, 1, carrier)], []).noted[0]
     assert note == carrier.value[: pack.POSITION_BYTES] + published.value
-    store.append([], [Claim(bucket, alert.field, alert.value + b"another mark....")])
+    store.append([], [Claim(bucket, alert.field, alert.value + b"another mark")])
     again = store.open([carrier, later], [withdrawal_of(bucket, 1, c) for c in (carrier, later)], [])
     assert again.noted == [note, note]
     assert store.open([alert], [], []).withdrawn == [note]
@@ -234,9 +245,9 @@ def test_expensive_features_are_kept_and_replaced(store: HistoryStore, bucket: b
     store.append([], [], [Kept(first, b"old"), Kept(second, b"two")])
     store.append([], [], [Kept(first, b"new\x00")])
     curve = pack.curve_key(bucket)
-    store.append([Addition(curve, b"points")], [])
+    store.append([Addition(curve, point(1))], [])
     opened = store.open([], [], [curve], [second, none, first])
-    assert (opened.curves, opened.gated) == ([b"points"], [b"two", b"", b"new\x00"])
+    assert (opened.curves, opened.gated) == ([point(1)], [b"two", b"", b"new\x00"])
     assert store.open([], [], [], [first]).gated == [b"new\x00"]
     assert store.open([], [], [curve]).gated == []
 
@@ -266,7 +277,225 @@ def test_it_tells_when_something_was_said_of_an_object(store: HistoryStore, buck
     key = pack.annotation_key(bucket)
     before = store.open([], [], []).annotated
     assert store.append([Addition(pack.curve_key(bucket), bytes(32))], []).annotated == before
-    after = store.append([Addition(key, b"{}\n")], []).annotated
+    after = store.append([Addition(key, SAID)], []).annotated
     assert after != before
     opened = store.open([], [], [], [key])
-    assert (opened.gated, opened.annotated) == ([b"{}\n"], after)
+    assert (opened.gated, opened.annotated) == ([SAID], after)
+
+
+def test_the_claims_of_what_becomes_a_dead_letter_are_taken_back(store: HistoryStore, bucket: bytes) -> None:
+    mine, other, carrier = claim_of(bucket, 1, 10), claim_of(bucket, 2, 11), claim_of(bucket, 3, 12)
+    withdrawal = withdrawal_of(bucket, 9, carrier)
+    store.open([mine, other, carrier], [withdrawal], [])
+    store.release([mine, claim_of(bucket, 2, 99), carrier], [withdrawal])
+    later = [claim_of(bucket, 1, 20), claim_of(bucket, 2, 21)]
+    assert store.open(later, [], []).claims == [later[0].value, other.value]
+    again = claim_of(bucket, 3, 22)
+    assert store.open([again], [withdrawal_of(bucket, 9, again)], []).noted == [again.value[:16]]
+    store.release([], [])
+
+
+def test_every_light_curve_we_keep_is_sound(store: HistoryStore) -> None:
+    for batch in batches():
+        known = _take(store, batch)
+        store.append(known.additions, [])
+        blobs = store.open([], [], [pack.curve_key(key) for key in dict.fromkeys(known.keys)]).curves
+        assert damaged_curves(blobs) == []
+        assert any(blobs)
+    assert store.damage.met == {}  # type: ignore[attr-defined]
+
+
+class Vandal:
+    """Writes what it likes into a store, past its contract."""
+
+    def __init__(self, store: HistoryStore, url: str) -> None:
+        self.store = store
+        self.redis = None if isinstance(store, MemoryStore) else redis.Redis.from_url(url)
+
+    def string(self, key: bytes, value: bytes) -> None:
+        if self.redis is not None:
+            self.redis.set(key, value)
+        else:
+            self.store.curves[key] = value  # type: ignore[attr-defined]
+
+    def field(self, key: bytes, field: bytes, value: bytes) -> None:
+        if self.redis is not None:
+            self.redis.hset(key, field, value)
+        elif key.startswith(b"at:"):
+            self.store.places.setdefault(key, {})[field] = value  # type: ignore[attr-defined]
+        else:
+            self.store.claims[key, field] = value  # type: ignore[attr-defined]
+
+    def aside(self, key: bytes) -> bytes | None:
+        if self.redis is None:
+            return self.store.aside.get(key)  # type: ignore[attr-defined,no-any-return]
+        assert self.redis.ttl(key) > 0
+        return self.redis.get(key)  # type: ignore[return-value]
+
+
+@pytest.fixture
+def vandal(store: HistoryStore, request: pytest.FixtureRequest) -> Vandal:
+    memory = isinstance(store, MemoryStore)
+    return Vandal(store, "" if memory else request.getfixturevalue("valkey"))
+
+
+NOT_A_CURVE = [
+    b"x", bytes(31), point(1) + b"torn", point(1)[:-4] + b"\xff" * 4 + point(2)[:-3] + b"\x09\x00\x00",
+    np.array([np.nan]).tobytes() + point(1)[8:], os.urandom(320), b"\xff" * 64,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", NOT_A_CURVE, ids=range(len(NOT_A_CURVE)))
+def test_a_damaged_light_curve_is_set_aside(
+    store: HistoryStore, vandal: Vandal, bucket: bytes, value: bytes
+) -> None:
+    key, other = pack.curve_key(bucket), pack.curve_key(bucket + b"o")
+    store.append([Addition(other, point(1))], [])
+    vandal.string(key, value)
+    assert store.open([], [], [other, key, other]).curves == [point(1), b"", point(1)]
+    assert vandal.aside(b"corrupt:" + key) == value
+    assert store.damage.met == {"curve": 1}  # type: ignore[attr-defined]
+    store.append([Addition(key, point(2))], [])
+    assert store.open([], [], [key]).curves == [point(2)]
+
+
+def test_the_lines_of_annotations_that_can_be_read_stay(
+    store: HistoryStore, vandal: Vandal, bucket: bytes
+) -> None:
+    key = pack.annotation_key(bucket)
+    vandal.string(key, SAID + b"\xff{" + SAID[:10])
+    assert store.open([], [], [], [pack.gated_key(bucket), key]).gated == [b"", SAID]
+    assert vandal.aside(b"corrupt:" + key) == SAID + b"\xff{" + SAID[:10]
+    assert store.open([], [], [], [key]).gated == [SAID]
+    assert store.damage.met == {"annotations": 1}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("value", [b"x", bytes(23), bytes(25), b"y" * 16, os.urandom(5000) + b"z"])
+def test_a_damaged_claim_is_neither_fresh_nor_a_duplicate(
+    store: HistoryStore, vandal: Vandal, bucket: bytes, value: bytes
+) -> None:
+    claim, other = claim_of(bucket, 1, 10), claim_of(bucket, 2, 11)
+    vandal.field(bucket, claim.field, value)
+    for _ in range(2):
+        assert store.open([claim, other], [], []).claims == [value, other.value]
+    assert not pack.sound_claim(value)
+    assert store.claims_in([(bucket, claim.field), (bucket, other.field)]) == [b"", other.value]
+    assert vandal.aside(b"corrupt:" + bucket + b":" + claim.field.hex().encode()) == value
+
+
+def test_a_damaged_claim_of_the_alerts_own_position_is_its_own(
+    store: HistoryStore, vandal: Vandal, bucket: bytes
+) -> None:
+    claim = claim_of(bucket, 1, 10)
+    vandal.field(bucket, claim.field, claim.value[:17])
+    assert store.open([claim], [], []).claims == [claim.value]
+    assert store.open([claim_of(bucket, 1, 11)], [], []).claims == [claim.value]
+
+
+@pytest.mark.parametrize("value", [b"x", bytes(15), bytes(17), os.urandom(77)])
+def test_a_damaged_note_of_a_withdrawal_is_told_once_more(
+    store: HistoryStore, vandal: Vandal, bucket: bytes, value: bytes
+) -> None:
+    alert, carrier = claim_of(bucket, 1, 10), claim_of(bucket, 2, 11)
+    told, unknown = pack.told_bucket(bucket), bytes(16)
+    store.open([alert], [], [])
+    vandal.field(told, alert.field, value)
+    opened = store.open([carrier], [withdrawal_of(bucket, 1, carrier)], [])
+    assert opened.noted == [carrier.value[: pack.POSITION_BYTES] + alert.value]
+    vandal.field(told, alert.field, value)
+    assert store.open([alert], [], []).withdrawn == [unknown]
+    assert store.claims_in([(told, alert.field)]) == [unknown]
+    assert vandal.aside(b"corrupt:" + told + b":" + alert.field.hex().encode()) == value
+
+
+def test_damaged_places_are_nobodys(store: HistoryStore, vandal: Vandal) -> None:
+    survey = uuid.uuid4().hex[:8]
+    place, name, at = pack.place_key(survey, 5), pack.place_object(7), pack.place_position(1.0, 2.0)
+    store.append([], [], [], [Located(place, name, at)])
+    vandal.field(place, b"short", at)
+    vandal.field(place, pack.place_object(8), b"long" * 10)
+    for _ in range(2):
+        assert store.near([place]) == [{name: at}]
+    assert store.damage.met == {"place": 2}  # type: ignore[attr-defined]
+
+
+def test_keys_of_another_type_are_set_aside(valkey: str, bucket: bytes) -> None:
+    store, client = RedisStore(valkey, LIMITS, uuid.uuid4().hex), redis.Redis.from_url(valkey)
+    store.mark_rebuilt()
+    curve, said, place = pack.curve_key(bucket), pack.annotation_key(bucket), pack.place_key("x", 9)
+    name, at = pack.place_object(1), pack.place_position(1.0, 1.0)
+    claim, carrier = claim_of(bucket, 1, 1), claim_of(bucket, 2, 2)
+    for key in (curve, said, place, pack.told_bucket(bucket), b"surveys", pack.ANNOTATED):
+        client.delete(key)
+        client.rpush(key, "not ours")
+    before = store.open([claim, carrier], [withdrawal_of(bucket, 1, carrier)], [curve], [said])
+    assert (before.claims, before.curves, before.gated) == ([claim.value, carrier.value], [b""], [b""])
+    assert before.surveys == frozenset()
+    store.append([Addition(curve, point(1)), Addition(said, SAID)], [claim], [], [Located(place, name, at)])
+    assert store.near([place]) == [{name: at}]
+    after = store.open([claim], [], [curve], [said])
+    assert (after.curves[0][-32:], after.gated[0].endswith(SAID)) == (point(1), True)
+    client.set(pack.ANNOTATED, "no number")
+    store.append([Addition(said, SAID)], [])
+    client.delete(bucket)
+    client.rpush(bucket, "not ours")
+    opened = store.open([claim], [withdrawal_of(bucket, 1, carrier)], [curve])
+    assert not pack.sound_claim(opened.claims[0])
+    assert store.claims_in([(bucket, claim.field)]) == [b""]
+    store.release([claim], [])
+    assert client.type(bucket) == b"list"
+    assert client.ttl(bucket) > 0
+    store.append([], [claim])
+    assert store.open([claim], [], []).claims == [claim.value]
+    client.delete(b"layout")
+    client.rpush(b"layout", "not ours")
+    store.check()
+    client.set(b"layout", b"\xff?")
+    store.check()
+    assert client.get(b"layout") == pack.LAYOUT_VERSION
+    store.close()
+
+
+def test_a_marker_of_another_type_means_a_rebuild(valkey: str) -> None:
+    cluster = uuid.uuid4().hex
+    store, client = RedisStore(valkey, LIMITS, cluster), redis.Redis.from_url(valkey)
+    client.set(f"rebuilt:{cluster}", b"\xff\xfe")
+    assert store.rebuilt()
+    assert store.open([], [], []).server.endswith("fffe")
+    client.delete(f"rebuilt:{cluster}")
+    client.rpush(f"rebuilt:{cluster}", "not ours")
+    assert not store.rebuilt()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cure", "why"),
+    [
+        (("maxmemory", "1"), ("maxmemory", "0"), "it is full"),
+        (("min-replicas-to-write", "3"), ("min-replicas-to-write", "0"), "too few of its replicas"),
+    ],
+)
+def test_a_server_that_refuses_is_waited_for(
+    valkey: str, trouble: tuple[str, str], cure: tuple[str, str], why: str
+) -> None:
+    store, client = RedisStore(valkey, LIMITS, uuid.uuid4().hex), redis.Redis.from_url(valkey)
+    client.config_set(*trouble)
+    try:
+        with pytest.raises(RetryBatch, match=why):
+            store.mark_rebuilt()
+    finally:
+        client.config_set(*cure)
+    store.mark_rebuilt()
+    store.close()
+
+
+def test_a_replica_refuses_too(valkey: str) -> None:
+    store, client = RedisStore(valkey, LIMITS, uuid.uuid4().hex), redis.Redis.from_url(valkey)
+    client.replicaof("127.0.0.1", "1")
+    try:
+        with pytest.raises(RetryBatch, match="it is a replica"):
+            store.mark_rebuilt()
+    finally:
+        client.replicaof("NO", "ONE")
+    store.mark_rebuilt()
+    store.close()
