@@ -92,6 +92,12 @@ class RunSettings:
     reevaluate_max: int = _setting(
         100_000, "objects that are judged again at most when another model is promoted"
     )
+    batch_limit_s: float = _setting(
+        60.0, "a worker that judges one batch for longer is ended and replaced [s]; 0 = no limit"
+    )
+    worker_memory_mib: int = _setting(
+        0, "memory a worker may take [MiB]; 0 = its share of four fifths of the machine's"
+    )
     publish_private: bool = _setting(False, "let proprietary data (ZTF programmes 2 and 3) out into topics")
 
 

@@ -204,6 +204,17 @@ class Pipeline:
             self._contain_annotations(said, messages, filters, outcome)
         return outcome
 
+    def quarantine(self, messages: Sequence[Message]) -> Outcome:
+        """Messages that must not be judged, for it ended or held up the process each time."""
+        outcome = Outcome()
+        detail = "judging it, alone, ended the process or took longer than run.batch_limit_s each time"
+        for number, message in enumerate(messages):
+            survey = ANNOTATIONS if message.topic == ANNOTATIONS else UNKNOWN_SURVEY
+            self._reject(outcome, survey, message, Reject(number, 0, "quarantined", "judging", detail))
+            where = f"{message.topic}[{message.partition}] {message.offset}"
+            outcome.faults.append(Fault("quarantined", "quarantined", f"{where}: {detail}"))
+        return outcome
+
     def _decoded(
         self, messages: Sequence[Message], outcome: Outcome
     ) -> list[tuple[Sequence[Message], Decoded]]:

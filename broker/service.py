@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,7 @@ from broker.context.lists import ListSet, list_set, without_loaded
 from broker.context_files import catalogs_folder
 from broker.control.topic import ControlTail, ControlWriter
 from broker.drift.nights import NightCounts
-from broker.errors import BrokerError, HistoryLost, RetryBatch
+from broker.errors import BrokerError, HistoryLost, RetryBatch, WidespreadFault
 from broker.filters.budgets import paused
 from broker.filters.functions import PLUGIN, Named
 from broker.filters.live import FilterSet, compile_set
@@ -67,6 +68,9 @@ from broker.promotion import BundleName
 from broker.publish.kafka import DeliveryFailed, KafkaOutput
 from broker.publish.packets import encode_record
 from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
+from broker.run.attempts import BATCH, Attempts, Part
+from broker.run.fault_notices import FaultNotices
+from broker.run.limits import TimeLimit
 from broker.scored import Scored
 from broker.shadow import Shadows
 from broker.slots import Slot
@@ -111,9 +115,11 @@ class Worker:
         cluster = cluster_id(admin(self.settings.kafka))
         store = RedisStore(self.settings.redis.url, self.settings.history, cluster)
         store.check()
+        self._guard(store)
         schemas = schema_source(self.settings.registry.url)
         self._originals = Originals(self.settings.kafka)
         self._pipeline = Pipeline(store, models.default, schemas, self.settings, self._originals.fetch)
+        self._pipeline.on_part = self._limit.start
         self._tail = ControlTail(self.settings.kafka)
         self._control = ControlWriter(self.settings.kafka)
         self._announced: set[int] = set()
@@ -155,6 +161,13 @@ class Worker:
             self._tail.close()
             store.close()
 
+    def _guard(self, store: RedisStore) -> None:
+        """What keeps a record from stopping the stream, and tells of it."""
+        self._store, self._damage = store, Counter[str]()
+        self._faults = FaultNotices(self.slot.id, self._notice_of_broker)
+        self._limit = TimeLimit(self.settings.run.batch_limit_s)
+        self._attempts = Attempts(self.settings.run.group, store.exchange)
+
     def _loop(self) -> None:
         pause = _FIRST_PAUSE_S
         while not self.stopping():
@@ -171,6 +184,8 @@ class Worker:
                 # a rebuild may take longer than the group waits for a member: it is for a worker's start
                 raise BrokerError(f"{lost}; a new worker will rebuild it") from lost
             except RetryBatch as trouble:
+                if isinstance(trouble, WidespreadFault):
+                    self._faults.add("widespread_fault", "pipeline", f"Nothing is lost. {trouble}")
                 BATCHES.labels("aborted").inc()
                 log.warning("%s: %s; the batch will be done again", self.slot.id, trouble)
                 self._again(pause)
@@ -179,14 +194,23 @@ class Worker:
     def _step(self) -> None:
         self._waiting.release()
         alerts, said = self._waiting.hold(self._input.poll()), self._said.poll()
-        polled = Polled(alerts.messages + said.messages, alerts.ranges + said.ranges)
         if self._input.assigned and self._said.assigned and not self._ready:
             self._ready = True
             self._heart.now()
             self.on_step("join")
-        if not polled:
-            return
-        outcome = self._pipeline.process(polled.messages, self._filters)
+        for part in self._attempts.parts(alerts, said):
+            self._transact(part)
+            if self.stopping():  # what is left was not committed
+                return
+
+    def _transact(self, part: Part) -> None:
+        """Judge what goes into one transaction, and commit it.  Raises RetryBatch or WorkerFenced."""
+        polled, alerts, said = part.polled, part.alerts, part.said
+        with self._limit.judging(careful=part.level > BATCH):
+            if part.quarantined:
+                outcome = self._pipeline.quarantine(polled.messages)
+            else:
+                outcome = self._pipeline.process(polled.messages, self._filters)
         self._announce_schemas()
         ledger = Packet(LEDGER, self.slot.id.encode(), self._ledger_record(polled, outcome.counts))
         packets = [*outcome.packets, ledger]
@@ -195,9 +219,20 @@ class Worker:
         self._output.transact(packets, [(it.offsets(part), it.metadata()) for it, part in read if part])
         outcome.stage_s["transaction"] = time.perf_counter() - start  # type: ignore[assignment]
         self._measure(polled, outcome)
+        self._tell_faults(outcome)
         hits = outcome.hits + outcome.update_hits
         self._budgets.note(Spent(outcome.judged, hits, outcome.failures, outcome.cost_ns))
         self._watch(outcome.scored)
+
+    def _tell_faults(self, outcome: Outcome) -> None:
+        """Tell people of what a committed batch met that nobody foresaw."""
+        for fault in outcome.faults:
+            kind = "quarantined" if fault.reason == "quarantined" else "internal_error"
+            self._faults.add(kind, fault.kind, f"They are dead letters. The last one: {fault.detail}")
+        before, self._damage = self._damage, Counter(self._store.damage.met)
+        for what, count in (self._damage - before).items():
+            text = f"Redis held a {what} that cannot be ours; keys corrupt:* have copies for a week"
+            self._faults.add("damaged_values", what, text, count)
 
     def _again(self, pause_s: float) -> None:
         """Back to the committed offsets, once no transaction is open, however long the cluster takes."""

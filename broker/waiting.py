@@ -36,7 +36,13 @@ class Waiting:
 
     def hold(self, polled: Polled) -> Polled:
         """The part of a batch that can be read now; the rest is held.  Raises RetryBatch."""
-        found = first_unreadable(polled.messages, self._schemas)
+        try:
+            found = first_unreadable(polled.messages, self._schemas)
+        except RetryBatch:
+            raise
+        except Exception:  # some message's fault, which decoding meets again and contains
+            log.exception("cannot tell which schemas a batch needs; it is taken as it is")
+            return polled
         if not found:
             return polled
         readable = self._source.hold(polled, {key: item.offset for key, item in found.items()})

@@ -17,6 +17,7 @@ from typing import Any
 from broker.allocator import keep_freed_memory
 from broker.config import Settings
 from broker.errors import BrokerError, WorkerFenced
+from broker.run.limits import limit_memory
 from broker.slots import take_slot
 
 FENCED_EXIT = 3
@@ -42,6 +43,7 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal: the parent decides
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     keep_freed_memory()
+    limit_memory(settings.run.worker_memory_mib, settings.run.workers)
     threading.Thread(target=_follow_parent, args=(lifeline, stopping), daemon=True).start()
     from broker.service import Worker  # noqa: PLC0415 (heavy, and only workers need it)
 
