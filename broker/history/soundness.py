@@ -181,8 +181,8 @@ def _looked_at(bucket: bytes, value: bytes) -> bytes:
 
 
 def _restored(claim: Claim, held: bytes) -> bytes:
-    """A damaged claim stays, but an alert's own."""
-    return claim.value if pack.same_position(claim.value, held) else held
+    """A damaged claim stays, but an alert's own; what is empty would be taken for nothing."""
+    return claim.value if pack.same_position(claim.value, held) else held or NO_CLAIM
 
 
 def _is_place(name: bytes, at: bytes) -> bool:
