@@ -33,7 +33,7 @@ from broker.heartbeats import Heartbeat, HeartbeatSender
 from broker.history.redis import RedisStore
 from broker.ingest.kafka import KafkaInput, Polled
 from broker.kafka.clients import admin, cluster_id
-from broker.kafka.topics import ANNOTATIONS, ANNOTATIONS_GROUP, FILTERS, LEDGER, NOTICES
+from broker.kafka.topics import ANNOTATIONS, ANNOTATIONS_GROUP, FILTERS, LEDGER
 from broker.late_writes import LateWriter
 from broker.message import Packet
 from broker.metrics import (
@@ -66,8 +66,8 @@ from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_models,
 from broker.plugin import named_plugins
 from broker.promotion import BundleName
 from broker.publish.kafka import DeliveryFailed, KafkaOutput
-from broker.publish.packets import encode_record
-from broker.publish.records import LEDGER_SCHEMA, NOTICE_SCHEMA
+from broker.publish.packets import encode_record, notice
+from broker.publish.records import LEDGER_SCHEMA
 from broker.run.attempts import BATCH, Attempts, Part
 from broker.run.fault_notices import FaultNotices
 from broker.run.limits import TimeLimit
@@ -352,14 +352,8 @@ class Worker:
         self._swap()
 
     def _notice(self, owner: str, subject: str, kind: str, text: str) -> None:
-        notice = {
-            "owner": owner,
-            "subject": subject,
-            "kind": kind,
-            "text": text,
-            "at": int(time.time() * 1000),
-        }
-        self._control.send(NOTICES, owner.encode(), encode_record(NOTICE_SCHEMA, notice))
+        packet = notice(owner, subject, kind, text)
+        self._control.send(packet.topic, packet.key or b"", packet.value)
 
     def _notice_of_broker(self, subject: str, kind: str, text: str) -> None:
         self._notice("broker", subject, kind, text)

@@ -123,7 +123,8 @@ def _recall(held: Sequence[bytes], ref: F64, counts: I64) -> tuple[I64, F64]:
     kept = np.frombuffer(b"".join(held), dtype=_ROW)
     serves = (kept["moment"] <= ref[rows]) & (kept["count"] <= counts[rows])
     rows, kept = rows[serves], kept[serves]
-    known[rows], values[rows] = kept["count"], kept["values"]
-    for column in AGES:
-        values[rows, column] += ref[rows] - kept["moment"]
-    return known, values.astype(_VALUES).astype(np.float64)
+    with np.errstate(all="ignore"):  # what is damaged may be any number
+        known[rows], values[rows] = kept["count"], kept["values"]
+        for column in AGES:
+            values[rows, column] += ref[rows] - kept["moment"]
+        return known, values.astype(_VALUES).astype(np.float64)
