@@ -13,6 +13,7 @@ BrokerError
 ├── ArchiveError           the archive's folder cannot be read or written
 ├── LabelsError            a file of labels cannot be used
 ├── EmbeddedServerError    an embedded Kafka or Valkey did not start, or is not ours
+├── HangingTransaction     a transaction stays open, and hides what follows it in its partitions
 ├── RetryBatch             this batch must be aborted and done again (nothing is lost)
 │   ├── HistoryLost        ... once Redis holds again what Kafka remembers
 │   └── WidespreadFault    ... once this program can judge alerts again: no record is at fault
@@ -23,6 +24,8 @@ Faults in data are rows (`broker.message.Reject`), never exceptions.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class BrokerError(Exception):
@@ -68,6 +71,21 @@ class AnnotationError(BrokerError):
 
 class ListError(BrokerError):
     """A watchlist or region cannot be stored or read."""
+
+
+class HangingTransaction(BrokerError):
+    """A transaction stays open, and hides all that follows it in some partitions.
+
+    open_at : the first offset of each partition that cannot be read
+    """
+
+    def __init__(self, open_at: Mapping[tuple[str, int], int], waited_s: float) -> None:
+        where = ", ".join(f"{topic}[{number}] from offset {at} on" for (topic, number), at in open_at.items())
+        super().__init__(
+            f"records cannot be read, because a transaction is open there for {waited_s:.0f} s (hanging "
+            f"transaction): {where}; end it: kafka-transactions.sh find-hanging, then abort"
+        )
+        self.open_at = dict(open_at)
 
 
 class BundleError(BrokerError):

@@ -132,7 +132,7 @@ def annotation_scopes(settings: Settings) -> list[Scope]:
     client = admin(settings.kafka)
     keys = [(ANNOTATIONS, part) for part in range(topic_partitions(client).get(ANNOTATIONS, 0))]
     ends, starts = end_offsets(client, keys), start_offsets(client, keys)
-    committed = committed_positions(client, settings.run.group)
+    committed = committed_positions(settings.kafka, settings.run.group, keys)
     done = {key: min(max(committed.get(key, 0), low), ends[key]) for key, low in starts.items()}
     return [_scope(starts, done), _scope(done, ends)]
 

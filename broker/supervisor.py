@@ -21,8 +21,7 @@ from broker.config import Settings
 from broker.environment import variable
 from broker.errors import BrokerError
 from broker.heartbeats import live_workers
-from broker.kafka.clients import admin
-from broker.kafka.lag import backlog
+from broker.kafka.lag import Backlog
 from broker.metrics_server import DriftGauge, MetricsServer
 
 log = logging.getLogger(__name__)
@@ -73,6 +72,7 @@ class Supervisor:
             tempfile.TemporaryDirectory(prefix="broker-metrics-") as folder,
             variable("PROMETHEUS_MULTIPROC_DIR", folder),
             ArchiveChild(self.settings, lambda: self.until_idle_s is not None and not self._stop) as archive,
+            Backlog(self.settings.kafka, self.settings.run.group, self.settings.run.topics) as self._behind,
         ):
             context = multiprocessing.get_context("spawn")
             lifeline, held = context.Pipe(duplex=False)
@@ -118,7 +118,6 @@ class Supervisor:
         server: MetricsServer,
         archive: ArchiveChild,
     ) -> None:
-        client = admin(self.settings.kafka)
         beats = redis.Redis.from_url(self.settings.redis.url, socket_timeout=2, socket_connect_timeout=2)
         while not self._stop:
             for number, child in enumerate(self._children):
@@ -126,7 +125,7 @@ class Supervisor:
                     server.forget(child.process.pid)
                     self._children[number] = self._replace(context, ends, child)
             archive.look()
-            self._look_at_lag(client)
+            self._look_at_lag()
             self._look_at_drift(beats)
             if self.until_idle_s is not None and self._idle_long_enough(beats):
                 return
@@ -144,12 +143,12 @@ class Supervisor:
         time.sleep(_RESTART_PAUSE_S)
         return self._start(context, ends, deaths)
 
-    def _look_at_lag(self, client: Any) -> None:
+    def _look_at_lag(self) -> None:
         if time.monotonic() - self._lag_at < _LAG_EVERY_S:
             return
         self._lag_at = time.monotonic()
         try:
-            self.lag = backlog(client, self.settings.run.group, self.settings.run.topics)
+            self.lag = self._behind.look()
         except Exception as error:  # the cluster is away: the workers wait for it, and so do we
             log.info("cannot see the backlog: %s", error)
             self._idle_since = None

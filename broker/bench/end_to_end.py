@@ -19,13 +19,13 @@ from broker.history.redis import RedisStore
 from broker.kafka.clients import (
     admin,
     cluster_id,
-    committed_values,
     consumer_options,
     create_topics,
     producer_options,
     topic_partitions,
 )
 from broker.kafka.delivery import Reports
+from broker.kafka.reading import committed_values
 from broker.kafka.topics import ALERTS, TopicSpec
 from broker.ledger import ledger_records
 from broker.message import Packet

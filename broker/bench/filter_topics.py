@@ -17,7 +17,8 @@ from broker.bench.end_to_end import fill, pipeline_rate
 from broker.config import Settings
 from broker.control.topic import ControlWriter
 from broker.filter import Filter, State
-from broker.kafka.clients import admin, committed_values, create_topics
+from broker.kafka.clients import admin, create_topics
+from broker.kafka.reading import committed_values
 from broker.kafka.topics import filter_spec
 
 HITS_AN_ALERT = 0.2

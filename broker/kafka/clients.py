@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
-    ConsumerGroupTopicPartitions,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Producer,
@@ -25,8 +24,7 @@ MAX_OUTPUT_BYTES = 17 * 1024 * 1024
 """Larger than the input: a full packet carries the original record and our fields."""
 METADATA_REFRESH_MS = 5000
 """The default finds a new night's topic after five minutes."""
-MARKED_S = 5.0
-"""How long a committed transaction may take to be marked in every partition it wrote to."""
+_POSITIONS_S = 10.0
 
 PartitionKey = tuple[str, int]
 
@@ -121,30 +119,89 @@ def cluster_id(client: AdminClient) -> str:
 
 
 def end_offsets(client: AdminClient, partitions: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
-    """High watermark of each partition."""
+    """High watermark of each partition, records of open transactions included.  Raises KafkaException."""
     return _offsets(client, partitions, OffsetSpec.latest())
 
 
+def stable_offsets(client: AdminClient, partitions: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
+    """Last stable offset of each partition: where its first open transaction begins, or its end.
+
+    Raises KafkaException.
+    """
+    return _offsets(client, partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+
+
 def start_offsets(client: AdminClient, partitions: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
-    """Low watermark of each partition."""
+    """Low watermark of each partition.  Raises KafkaException."""
     return _offsets(client, partitions, OffsetSpec.earliest())
 
 
-def committed_offsets(client: AdminClient, group: str) -> dict[PartitionKey, int]:
-    """Committed positions of a consumer group; empty if it has none."""
-    request = [ConsumerGroupTopicPartitions(group)]
-    result = client.list_consumer_group_offsets(request)[group].result(timeout=10)
-    return {(part.topic, part.partition): part.offset for part in result.topic_partitions if part.offset >= 0}
+def first_times(client: AdminClient, partitions: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
+    """Timestamp of each partition's first record [Unix ms]; those that hold none are left out.
+
+    Raises KafkaException.
+    """
+    found = _listed(client, partitions, OffsetSpec.for_timestamp(0), IsolationLevel.READ_UNCOMMITTED)
+    return {key: int(info.timestamp) for key, info in found.items() if info.offset >= 0}
+
+
+def bystander(kafka: KafkaSettings, group: str) -> Consumer:
+    """A consumer that may ask for a group's committed positions; it never subscribes, so it never joins.
+
+    The admin client's calls about groups are not used anywhere: librdkafka dies in them when the group's
+    coordinator moves. What is committed inside a transaction that is still open does not count yet.
+    """
+    return Consumer(consumer_options(kafka, **{"group.id": group, "isolation.level": "read_uncommitted"}))
+
+
+def committed_offsets(
+    kafka: KafkaSettings, group: str, partitions: Iterable[PartitionKey]
+) -> dict[PartitionKey, int]:
+    """Committed positions of a consumer group in some partitions; those without one are left out.
+
+    Raises BrokerError.
+    """
+    consumer = bystander(kafka, group)
+    try:
+        return positions_of(consumer, partitions)
+    finally:
+        consumer.close()
+
+
+def positions_of(consumer: Consumer, partitions: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
+    """What committed_offsets tells, by a consumer that is there already.  Raises BrokerError."""
+    wanted = [TopicPartition(*key) for key in partitions]
+    try:
+        parts = consumer.committed(wanted, timeout=_POSITIONS_S) if wanted else []
+    except KafkaException as error:
+        raise BrokerError(f"cannot tell what a group has committed: {error.args[0].str()}") from error
+    return {(part.topic, part.partition): part.offset for part in parts if _has_offset(part)}
+
+
+def _has_offset(part: TopicPartition) -> bool:
+    """Whether a group has a position in a partition; one that is not there any more has none."""
+    if part.error is not None and part.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+        raise BrokerError(f"cannot tell what is committed of {part.topic}: {part.error.str()}")
+    return bool(part.error is None and part.offset >= 0)
 
 
 def _offsets(
-    client: AdminClient, partitions: Iterable[PartitionKey], spec: OffsetSpec
+    client: AdminClient,
+    partitions: Iterable[PartitionKey],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
 ) -> dict[PartitionKey, int]:
+    return {key: int(info.offset) for key, info in _listed(client, partitions, spec, isolation).items()}
+
+
+def _listed(
+    client: AdminClient, partitions: Iterable[PartitionKey], spec: OffsetSpec, isolation: IsolationLevel
+) -> dict[PartitionKey, Any]:
     wanted = {TopicPartition(topic, partition): spec for topic, partition in partitions}
     if not wanted:
         return {}
-    futures = client.list_offsets(wanted, request_timeout=10)
-    return {(part.topic, part.partition): future.result().offset for part, future in futures.items()}
+    futures = client.list_offsets(wanted, isolation_level=isolation, request_timeout=10)
+    return {(part.topic, part.partition): future.result() for part, future in futures.items()}
 
 
 def create_topics(client: AdminClient, specs: Sequence[TopicSpec], timeout_s: float = 20.0) -> list[str]:
@@ -186,46 +243,6 @@ def topic_drift(client: AdminClient, specs: Sequence[TopicSpec]) -> list[str]:
             if actual[option].value != value
         ]
     return lines
-
-
-def committed_values(kafka: KafkaSettings, partitions: Iterable[PartitionKey]) -> Iterator[bytes]:
-    """Value of every committed record of some partitions, up to their ends as they are now.
-
-    A commit returns before each partition has the transaction's mark, and until then its records are not
-    shown: they are waited for, but not for longer than MARKED_S, as those of a transaction that is still
-    open.
-    All are read at once: an empty topic costs as long a wait as a full one.  Raises BrokerError.
-    """
-    ends = _ends(kafka, partitions)
-    consumer = reader(kafka, **{"enable.partition.eof": True})
-    try:
-        left, deadline = set(ends), time.monotonic() + MARKED_S
-        unmarked: set[PartitionKey] = set()
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in left])
-        while left - unmarked or (left and time.monotonic() < deadline):
-            for message in consumer.consume(1000, 0.1):
-                error, key = message.error(), (message.topic(), message.partition())
-                if error is None:
-                    if message.offset() < ends[key]:
-                        yield message.value() or b""
-                    if message.offset() + 1 >= ends[key]:
-                        left.discard(key)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    # the last offset may be a transaction's mark, which is no message
-                    (left.discard if message.offset() >= ends[key] else unmarked.add)(key)
-                elif not error.retriable():
-                    raise BrokerError(f"cannot read {message.topic()}: {error.str()}")
-    finally:
-        consumer.close()
-
-
-def _ends(kafka: KafkaSettings, partitions: Iterable[PartitionKey]) -> dict[PartitionKey, int]:
-    """Where some partitions end, records of open transactions included."""
-    consumer = reader(kafka, **{"isolation.level": "read_uncommitted"})
-    try:
-        return {key: watermarks(consumer, *key)[1] for key in partitions}
-    finally:
-        consumer.close()
 
 
 def _await_topics(client: AdminClient, names: Sequence[str], timeout_s: float) -> None:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
-from broker.kafka.clients import PartitionKey, committed_offsets, end_offsets, start_offsets, topic_partitions
+from broker.config import KafkaSettings
+from broker.kafka.clients import (
+    PartitionKey,
+    admin,
+    bystander,
+    committed_offsets,
+    end_offsets,
+    positions_of,
+    start_offsets,
+    topic_partitions,
+)
 from broker.kafka.topics import ANNOTATIONS, ANNOTATIONS_GROUP
 
 
@@ -33,16 +44,55 @@ def input_partitions(client: Any, wanted: Sequence[str]) -> list[PartitionKey]:
     ]
 
 
-def committed_positions(client: Any, group: str) -> dict[PartitionKey, int]:
-    """Committed positions of a pipeline's input, annotations included; empty if it has none."""
-    return committed_offsets(client, group) | committed_offsets(client, group + ANNOTATIONS_GROUP)
+class Backlog:
+    """Looks, as often as it is asked, at how far a pipeline is behind; its clients live until it is closed.
+
+    group : of the pipeline;  wanted : names and patterns of its input topics
+    """
+
+    def __init__(self, kafka: KafkaSettings, group: str, wanted: Sequence[str]) -> None:
+        self._admin, self._wanted = admin(kafka), wanted
+        self._groups = [bystander(kafka, name) for name in (group, group + ANNOTATIONS_GROUP)]
+
+    def look(self) -> dict[PartitionKey, int]:
+        """Records of each input partition that the group has not committed yet.
+
+        Raises BrokerError or KafkaException while Kafka does not answer.
+        """
+        partitions = input_partitions(self._admin, self._wanted)
+        ends, starts = end_offsets(self._admin, partitions), start_offsets(self._admin, partitions)
+        return lag_of(ends, starts, _merged(positions_of(group, partitions) for group in self._groups))
+
+    def close(self) -> None:
+        """Let the clients go."""
+        for group in self._groups:
+            group.close()
+
+    def __enter__(self) -> Backlog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
-def backlog(client: Any, group: str, wanted: Sequence[str]) -> dict[PartitionKey, int]:
-    """Records of each input partition that the group has not committed yet.  Raises BrokerError."""
-    partitions = input_partitions(client, wanted)
-    ends, starts = end_offsets(client, partitions), start_offsets(client, partitions)
-    return lag_of(ends, starts, committed_positions(client, group))
+def backlog(kafka: KafkaSettings, group: str, wanted: Sequence[str]) -> dict[PartitionKey, int]:
+    """What a Backlog sees, looked at once.  Raises as it does."""
+    with Backlog(kafka, group, wanted) as it:
+        return it.look()
+
+
+def committed_positions(
+    kafka: KafkaSettings, group: str, partitions: Sequence[PartitionKey]
+) -> dict[PartitionKey, int]:
+    """Committed positions of a pipeline in input partitions, annotations included.  Raises BrokerError."""
+    names = (group, group + ANNOTATIONS_GROUP)
+    return _merged(committed_offsets(kafka, name, partitions) for name in names)
+
+
+def _merged(found: Iterable[dict[PartitionKey, int]]) -> dict[PartitionKey, int]:
+    return {key: offset for part in found for key, offset in part.items()}
 
 
 def lag_of(

@@ -69,14 +69,14 @@ class Stage:
 
     def left(self) -> dict[tuple[str, int], int]:
         """Alerts of each partition that are not committed, of those that have any."""
-        waiting = backlog(self.admin, "broker", self.settings.run.topics)
+        waiting = backlog(self.settings.kafka, "broker", self.settings.run.topics)
         return {key: count for key, count in waiting.items() if count}
 
     def wait_for_the_others(self, when: str) -> None:
         """Until everything is committed but what one partition holds from its first unreadable alert on."""
         expected = {HELD: self.sent[HELD] - FIRST_UNREADABLE}
         wait_until(lambda: self.left() == expected, f"the others go on {when}")
-        assert committed_offsets(self.admin, "broker")[HELD] == FIRST_UNREADABLE
+        assert committed_offsets(self.settings.kafka, "broker", [HELD])[HELD] == FIRST_UNREADABLE
 
     def ready_workers(self) -> int:
         """Workers with a fresh heartbeat that have joined the group."""

@@ -27,6 +27,7 @@ from broker.drift.nights import alert_count, nights_of, read_night
 from broker.embedded import Addresses, owned
 from broker.errors import BundleError
 from broker.kafka.clients import admin, committed_offsets
+from broker.kafka.lag import input_partitions
 from broker.ledger import ledger_records
 from broker.promotion import ALL, BundleName, Promotion, StoredBundle, promoted
 from broker.scores.bundle import MANIFEST
@@ -61,10 +62,10 @@ class Stage:
 
     def wait_for_more(self) -> None:
         """Wait until more alerts are done with; after a change that all workers have, it scored them."""
-        client, group = admin(self.settings.kafka), self.settings.run.group
+        partitions = input_partitions(admin(self.settings.kafka), [TOPIC])
 
         def done() -> int:
-            return sum(committed_offsets(client, group).values())
+            return sum(committed_offsets(self.settings.kafka, self.settings.run.group, partitions).values())
 
         before = done()
         wait_until(lambda: done() > before, "more alerts are done with")

@@ -133,3 +133,33 @@ def test_there_are_no_import_circles() -> None:
 
 def test_there_is_no_utils_file() -> None:
     assert list(ROOT.rglob("util*.py")) == []
+
+
+GROUP_CALLS = (
+    "list_consumer_group_offsets",
+    "alter_consumer_group_offsets",
+    "delete_consumer_group_offsets",
+    "list_consumer_groups",
+    "describe_consumer_groups",
+    "delete_consumer_groups",
+    "ConsumerGroupTopicPartitions",
+)
+"""They crash the process when the group's coordinator moves: a consumer's committed() tells the same."""
+
+
+def test_nothing_asks_the_admin_client_about_groups() -> None:
+    named = {
+        f"{module_name(path)}: {name}"
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (name := _named(node)) in GROUP_CALLS
+    }
+    assert named == set()
+
+
+def _named(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    if isinstance(node, ast.Name):
+        return node.id
+    return node.name if isinstance(node, ast.alias) else ""
