@@ -99,6 +99,8 @@ class Outcome:
     """Expressions that filters select and that could not be evaluated, as (filter, name), and why."""
     update_hits: Counter[str] = field(default_factory=Counter)
     """The same of alerts that were judged again."""
+    retraction_hits: Counter[str] = field(default_factory=Counter)
+    """Retractions that each filter's topic gets, by owner.name@version."""
     judged: int = 0
     """Alerts that the filters were evaluated on."""
     cost_ns: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -432,6 +434,7 @@ class Pipeline:
                 [[filters.addresses[m] for m in item.marks if m in filters.addresses] for item in found],
             )
             outcome.packets += self.writer.retractions(judged, withdrawn, filters.epoch)
+            outcome.retraction_hits.update(item.label for told in withdrawn.filters for item in told)
             outcome.retractions += sum(item.to_alerts for item in found)
         strangers = unclaimed(known)
         if strangers or missing:

@@ -62,9 +62,10 @@ from broker.metrics import (
 from broker.models import ModelSet, model_set
 from broker.near import CatalogSet, catalog_set
 from broker.personal import ForestSet, forest_set
-from broker.pipeline import Counts, Outcome, Pipeline, shipped_or_chosen_models, warm_up
+from broker.pipeline import Outcome, Pipeline, shipped_or_chosen_models, warm_up
 from broker.plugin import named_plugins
 from broker.promotion import BundleName
+from broker.publish.account import hits_of, outputs_of
 from broker.publish.kafka import DeliveryFailed, KafkaOutput
 from broker.publish.packets import encode_record, notice
 from broker.publish.records import LEDGER_SCHEMA
@@ -212,7 +213,7 @@ class Worker:
             else:
                 outcome = self._pipeline.process(polled.messages, self._filters)
         self._announce_schemas()
-        ledger = Packet(LEDGER, self.slot.id.encode(), self._ledger_record(polled, outcome.counts))
+        ledger = Packet(LEDGER, self.slot.id.encode(), self._ledger_record(polled, outcome))
         packets = [*outcome.packets, ledger]
         start = time.perf_counter()
         read = ((self._input, alerts), (self._said, said))
@@ -358,7 +359,7 @@ class Worker:
     def _notice_of_broker(self, subject: str, kind: str, text: str) -> None:
         self._notice("broker", subject, kind, text)
 
-    def _ledger_record(self, polled: Polled, counts: Counts) -> bytes:
+    def _ledger_record(self, polled: Polled, outcome: Outcome) -> bytes:
         record = {
             "slot": self.slot.id,
             "worker": f"{socket.gethostname()}:{os.getpid()}",
@@ -376,9 +377,13 @@ class Worker:
             ],
             "counts": [
                 {"survey": survey, "outcome": outcome, "reason": reason, "count": count}
-                for (survey, outcome, reason), count in sorted(counts.items())
+                for (survey, outcome, reason), count in sorted(outcome.counts.items())
                 if count
             ],
+            "hits": hits_of(
+                self._filters.filters, outcome.hits, outcome.update_hits, outcome.retraction_hits
+            ),
+            "outputs": outputs_of(outcome.packets),
         }
         return encode_record(LEDGER_SCHEMA, record)
 

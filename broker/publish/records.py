@@ -239,9 +239,47 @@ LEDGER_SCHEMA = _record(
                 ),
             },
         ),
+        _later(
+            "hits",
+            [
+                "null",
+                {
+                    "type": "array",
+                    "items": _record(
+                        "LedgerHits",
+                        [
+                            _required("filter", "string", "owner.name@version"),
+                            _required("alerts", "long", "alerts in the filter's topic"),
+                            _required("updates", "long", "alerts judged again in it"),
+                            _required("retractions", "long", "retractions in it"),
+                        ],
+                    ),
+                },
+            ],
+            None,
+            "what went to filters' topics, those with something only; null: not recorded",
+        ),
+        _later(
+            "outputs",
+            {
+                "type": "array",
+                "items": _record(
+                    "LedgerOutput",
+                    [
+                        _required("topic", "string", "no filter's"),
+                        _required("kind", "string", "of alerts.*: alert, update or retraction; else empty"),
+                        _required("records", "long"),
+                    ],
+                ),
+            },
+            [],
+            "every other record of the transaction",
+        ),
     ],
 )
 """One record a transaction, on the `ledger` topic."""
+LEDGER_HITS_FIELDS = ("hits", "outputs")
+"""What its first version had not: such records count as `hits not recorded`."""
 
 NOTICE_SCHEMA = _record(
     "Notice",
@@ -275,6 +313,11 @@ def frame(identifier: int) -> bytes:
 def is_alert(value: bytes) -> bool:
     """Whether a record of `alerts.<survey>` is an alert, not an update or a retraction: its first field."""
     return value[FRAME_BYTES : FRAME_BYTES + len(_ALERT)] == _ALERT
+
+
+def kind_of(value: bytes) -> str:
+    """Kind of a record of `alerts.<survey>` (alert, update or retraction): its first field, a short text."""
+    return value[FRAME_BYTES + 1 : FRAME_BYTES + 1 + (value[FRAME_BYTES] >> 1)].decode()
 
 
 def alert_start(dia_source_id: int) -> bytes:
