@@ -99,3 +99,8 @@ CORRUPT_VALUES = Counter(
     ["what"],
 )
 UPDATES = Counter("broker_updates", "Packets about alerts that were judged again")
+CLIENT_FAULTS = Counter(
+    "broker_client_faults",
+    "Times a Kafka client of a worker began to be kept from its work, by what Kafka's client calls it",
+    ["client", "fault"],
+)

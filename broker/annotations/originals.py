@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from broker.config import KafkaSettings
-from broker.errors import BrokerError, RetryBatch
+from broker.errors import BrokerError, RetryBatch, WorkerFenced
 from broker.history.pack import topic_hash
 from broker.ingest.kafka import as_message
 from broker.kafka.clients import PartitionKey, reader, topic_partitions
+from broker.kafka.faults import failure, is_fatal
 from broker.message import Message
 
 Position = tuple[bytes, int, int]
@@ -47,14 +48,18 @@ class Originals:
     def fetch(self, positions: Sequence[Position]) -> Mapping[Position, Message]:
         """The messages at some positions; one that is not kept any more is left out.
 
-        Raises RetryBatch when Kafka does not answer.
+        Raises RetryBatch when Kafka does not answer, WorkerFenced when the client failed for good.
         """
         missing = {position for position in positions if position not in self._recent}
         found = {position: self._recent[position] for position in positions if position not in missing}
         if missing:
             try:
                 found |= self._read(missing)
-            except (KafkaException, BrokerError) as error:
+            except WorkerFenced:
+                raise
+            except KafkaException as error:
+                raise failure("cannot read an alert once more", error) from error
+            except BrokerError as error:
                 raise RetryBatch(f"cannot read an alert once more: {error}") from error
         for position, message in found.items():
             self._recent[position] = message
@@ -107,6 +112,8 @@ def _messages_at(consumer: Consumer, wanted: dict[PartitionKey, list[int]]) -> l
             first = consumer.poll(_POLL_S)
             for raw in [] if first is None else [first, *consumer.consume(_CHUNK, 0.0)]:
                 key, error = (raw.topic(), raw.partition()), raw.error()
+                if error is not None and is_fatal(error):
+                    raise WorkerFenced(f"the reader of alerts failed for good: {error.str()}")
                 if key not in left:
                     continue
                 if error is None:

@@ -9,9 +9,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from broker import control
 from broker.config import KafkaSettings
-from broker.errors import BrokerError
+from broker.errors import BrokerError, WorkerFenced
 from broker.kafka.clients import reader, watermarks
 from broker.kafka.delivery import RecordProducer
+from broker.kafka.faults import ClientFaults, is_fatal
 from broker.kafka.topics import CONTROL
 from broker.message import Packet
 
@@ -29,24 +30,33 @@ _UNKNOWN = (
 class ControlTail:
     """The control state, as new as the last call of `poll`.
 
-    `poll` never blocks longer than it is told; a lost broker is waited for, not an error.
+    `poll` seldom blocks longer than it is told; a lost broker is waited for, not an error: `faults` has it.
     """
 
-    def __init__(self, kafka: KafkaSettings) -> None:
-        self._consumer: Consumer = reader(kafka, **{"enable.partition.eof": True, "fetch.wait.max.ms": 50})
+    def __init__(self, kafka: KafkaSettings, faults: ClientFaults | None = None) -> None:
+        self.faults = faults or ClientFaults("the reader of control")
+        self._fatal: KafkaError | None = None
+        options = {"enable.partition.eof": True, "fetch.wait.max.ms": 50, "error_cb": self._on_error}
+        self._consumer: Consumer = reader(kafka, **options)
         # Offset 0 and not OFFSET_BEGINNING, which librdkafka looks up first and that takes half a second;
         # where the log begins later, auto.offset.reset finds its beginning.
         self._consumer.assign([TopicPartition(CONTROL, 0, 0)])
         self.state = control.ControlState()
 
     def poll(self, timeout_s: float = 0.0) -> bool:
-        """Apply every record that is here; True if there was one."""
+        """Apply every record that is here; True if there was one.
+
+        Raises WorkerFenced when the client failed for good, BrokerError when there is no such topic.
+        """
         before = self.state
+        self.faults.look_for_life(self._consumer)
         messages = self._consumer.consume(500, timeout_s)
         while messages:
             for message in messages:
                 self._apply(message)
             messages = self._consumer.consume(500, 0.0)
+        if self._fatal is not None:
+            raise WorkerFenced(f"{self.faults.client} failed for good: {self._fatal.str()}")
         return self.state is not before
 
     def catch_up(self, timeout_s: float = 30.0) -> control.ControlState:
@@ -80,10 +90,21 @@ class ControlTail:
 
     def _apply(self, message: Message) -> None:
         error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:
+            self.faults.over(CONTROL)
         if error is None:
             self.state = control.apply(self.state, message.offset(), message.key(), message.value())
-        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and self.state.epoch < 0:
             raise BrokerError("there is no control topic yet; `broker run` creates it")
+        elif error.code() != KafkaError._PARTITION_EOF:
+            self._on_error(error, CONTROL)
+
+    def _on_error(self, error: KafkaError, topic: str = "") -> None:
+        """What librdkafka says of its own accord, or in the place of a message."""
+        if is_fatal(error):
+            self._fatal = error
+        else:
+            self.faults.begin(error, topic)
 
 
 class ControlWriter:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,11 +17,11 @@ from confluent_kafka import (
 from confluent_kafka import Message as KafkaMessage
 
 from broker.config import KafkaSettings, RunSettings
-from broker.errors import RetryBatch, WorkerFenced
+from broker.errors import WorkerFenced
 from broker.kafka.clients import PartitionKey, consumer_options, watermarks
+from broker.kafka.faults import GROUP, ClientFaults, failure, is_fatal
 from broker.message import Headers, Message, utf8
-
-log = logging.getLogger(__name__)
+from broker.metrics import CLIENT_FAULTS
 
 SESSION_TIMEOUT_MS = 6000
 _CHUNK = 250
@@ -70,15 +69,27 @@ class KafkaInput:
     A partition that is taken away between two polls takes its unprocessed messages with it; one that
     is given starts at its committed offset. A partition that is held brings nothing until it is released;
     a rewind releases all.
+
+    assigned : whether the group has told this member its share, and has not put it out since
+    faults : what keeps it from its work; `tell` is given a text about those that lasted, once they are over
     """
 
-    def __init__(self, kafka: KafkaSettings, run: RunSettings, instance_id: str) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        run: RunSettings,
+        instance_id: str,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._run = run
+        client = f"the reader of group {run.group}"
+        self.faults = ClientFaults(client, lambda name: CLIENT_FAULTS.labels("input", name).inc(), tell)
+        self._fatal: KafkaError | None = None
         self._positions: dict[PartitionKey, int] = {}
         self._resume: dict[PartitionKey, int] = {}
         self._disturbed: set[PartitionKey] = set()
         self._held: set[PartitionKey] = set()
-        self.assigned = False
+        self.assigned = self._rejoined = False
         self._consumer = Consumer(
             consumer_options(
                 kafka,
@@ -89,19 +100,21 @@ class KafkaInput:
                     "session.timeout.ms": SESSION_TIMEOUT_MS,
                     "heartbeat.interval.ms": 1500,
                     "enable.partition.eof": True,
+                    "error_cb": self._on_error,
                 },
             )
         )
         self._consumer.subscribe(
-            list(run.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            list(run.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     def poll(self) -> Polled:
         """The next batch: what is here within run.poll_ms, more if there is a backlog.
 
-        Raises WorkerFenced when another process took this member's place.
+        Raises WorkerFenced when another process took this member's place, or its client failed for good.
         """
         self._disturbed.clear()
+        self.faults.look_for_life(self._consumer)
         messages: list[KafkaMessage] = []
         size, deadline = 0, time.monotonic() + self._run.poll_ms / 1000
         while len(messages) < self._run.batch_max and size < self._run.batch_max_mib << 20:
@@ -114,30 +127,33 @@ class KafkaInput:
         return self._account(messages)
 
     def rewind(self) -> None:
-        """Go back to the committed offsets; what was polled since comes again.  Raises RetryBatch."""
+        """Go back to the committed offsets; what was polled since comes again.
+
+        Raises RetryBatch, or WorkerFenced.
+        """
         try:
             self._start_at_committed(list(self._positions), self._consumer.seek)
             self._consumer.resume([TopicPartition(*key) for key in self._held])
         except KafkaException as error:
-            raise RetryBatch(f"cannot go back to the committed offsets: {error.args[0].str()}") from error
+            raise failure("cannot go back to the committed offsets", error) from error
         self._held.clear()
 
     def hold(self, polled: Polled, offsets: Mapping[PartitionKey, int]) -> Polled:
         """Leave the last batch's messages of some partitions, each from an offset on, for later.
 
         Returns what is left of the batch. What was left comes again, and more, after `release`.
-        Raises RetryBatch.
+        Raises RetryBatch, or WorkerFenced.
         """
         try:
             self._consumer.pause([TopicPartition(*key) for key in offsets])
         except KafkaException as error:
-            raise RetryBatch(f"cannot pause a partition: {error.args[0].str()}") from error
+            raise failure("cannot pause a partition", error) from error
         self._held |= offsets.keys()
         self._positions.update(offsets)
         return polled.before(offsets)
 
     def release(self, key: PartitionKey) -> None:
-        """Let a held partition go on where it was held.  Raises RetryBatch."""
+        """Let a held partition go on where it was held.  Raises RetryBatch, or WorkerFenced."""
         if key not in self._held:
             return
         part = TopicPartition(*key, self._positions[key])
@@ -145,12 +161,16 @@ class KafkaInput:
             self._consumer.seek(part)
             self._consumer.resume([part])
         except KafkaException as error:
-            raise RetryBatch(f"cannot go on with a paused partition: {error.args[0].str()}") from error
+            raise failure("cannot go on with a paused partition", error) from error
         self._held.discard(key)
 
     def owns(self, key: PartitionKey) -> bool:
         """Whether a partition is this member's, held or not."""
         return key in self._positions
+
+    def owned(self) -> list[PartitionKey]:
+        """Every partition that is this member's, held or not; may be asked from another thread."""
+        return sorted(self._positions.copy())
 
     @staticmethod
     def offsets(polled: Polled) -> list[TopicPartition]:
@@ -166,22 +186,39 @@ class KafkaInput:
         self._consumer.close()
 
     def _consume(self, count: int, timeout_s: float) -> list[KafkaMessage]:
+        self._rejoined = False
         try:
             raw = self._consumer.consume(count, timeout_s)
         except KafkaException as error:
-            raise WorkerFenced(f"the consumer failed for good: {error.args[0].str()}") from error
-        messages = []
-        for message in raw:
-            trouble = message.error()
-            if trouble is None:
-                messages.append(message)
-            elif trouble.code() == KafkaError._PARTITION_EOF:
-                self._at_end(message)
-            elif trouble.fatal() or trouble.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
-                raise WorkerFenced(f"another worker took this slot: {trouble.str()}")
-            elif trouble.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:  # a pattern without a topic so far
-                log.warning("consumer: %s", trouble.str())
+            raise WorkerFenced(f"{self.faults.client} failed for good: {error.args[0].str()}") from error
+        messages = [message for message in raw if self._is_record(message)]
+        if self._fatal is not None:
+            raise WorkerFenced(f"{self.faults.client} failed for good: {self._fatal.str()}")
+        if messages:
+            self.faults.over(*{message.topic() for message in messages})
+        if self._rejoined:  # only now: what put it out is told as a message, after the callbacks of both
+            self.faults.over(GROUP)
         return messages
+
+    def _is_record(self, message: KafkaMessage) -> bool:
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF:
+            self.faults.over(message.topic())
+            self._at_end(message)
+        else:
+            self._on_error(error, message.topic() or "")
+        return False
+
+    def _on_error(self, error: KafkaError, topic: str = "") -> None:
+        """What librdkafka says of its own accord, or in the place of a message."""
+        if is_fatal(error):
+            self._fatal = error
+            return
+        if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic.startswith("^"):
+            return  # a pattern without a topic so far
+        self.faults.begin(error, topic)
 
     def _at_end(self, message: KafkaMessage) -> None:
         """The end may lie past records we never see (transaction markers): it counts as read up to there."""
@@ -224,7 +261,7 @@ class KafkaInput:
         return max(0, min(self._low(key), found) - expected)
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self.assigned = True
+        self.assigned = self._rejoined = True
         keys = [(part.topic, part.partition) for part in partitions]
         starts = self._committed(keys)
         self._positions.update(starts)
@@ -240,6 +277,11 @@ class KafkaInput:
             self._held.discard(key)
             self._positions.pop(key, None)
             self._resume.pop(key, None)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """The group gave them away without asking: what was read of them since the commit is another's."""
+        self.assigned = False
+        self._on_revoke(consumer, partitions)
 
     def _start_at_committed(self, keys: Sequence[PartitionKey], move: Any) -> None:
         for key, offset in self._committed(keys).items():
@@ -269,7 +311,7 @@ class KafkaInput:
                 trouble = unsettled[0]
             except KafkaException as error:
                 trouble = error.args[0]
-            if time.monotonic() > deadline:
+            if is_fatal(trouble) or time.monotonic() > deadline:
                 raise KafkaException(trouble)
             time.sleep(0.1)
 

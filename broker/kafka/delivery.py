@@ -33,6 +33,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from broker.config import KafkaSettings
 from broker.kafka.clients import PartitionKey, writer
+from broker.kafka.faults import is_fatal
 from broker.message import Packet
 
 ANY_PARTITION = -1
@@ -44,13 +45,6 @@ _LOOK_S = 5.0
 _WAIT_S = 0.1
 _MOST_TRIES = 10
 _MASK = 0xFFFFFFFF
-_END_CODES = (
-    KafkaError._FATAL,
-    KafkaError._FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.FENCED_INSTANCE_ID,
-)
 _PURGES = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
 Addressed = tuple[Packet, int]
@@ -63,11 +57,6 @@ def delivered(error: KafkaError | None, message: Message) -> bool:
     """Whether a report says that a record is in the log: no error, and an offset."""
     offset = message.offset()
     return error is None and offset is not None and offset >= 0
-
-
-def ends_client(error: KafkaError) -> bool:
-    """Whether a client with this error is of no more use: `fatal()` alone does not say so of all of them."""
-    return bool(error.fatal()) or error.code() in _END_CODES
 
 
 def murmur2(data: bytes) -> int:
@@ -331,7 +320,7 @@ class RecordProducer:
         try:
             served(call, timeout_s)
         except KafkaException as error:
-            if not ends_client(error.args[0]):
+            if not is_fatal(error.args[0]):
                 raise
             self._ended = True
 
@@ -345,7 +334,7 @@ class RecordProducer:
         try:
             produce(self._producer, (record.packet, partition), partial(self._on_report, record))
         except KafkaException as error:
-            if not ends_client(error.args[0]):
+            if not is_fatal(error.args[0]):
                 raise
             self._ended = True
             self._again.append(record)
@@ -363,8 +352,8 @@ class RecordProducer:
 
     def _died_with(self, error: KafkaError) -> bool:
         """Whether a record failed only because its client did."""
-        self._ended = self._ended or ends_client(error)
-        return self._ended and (ends_client(error) or error.code() in _PURGES)
+        self._ended = self._ended or is_fatal(error)
+        return self._ended and (is_fatal(error) or error.code() in _PURGES)
 
     def _resend(self) -> None:
         """Send again, one at a time, what was not delivered."""

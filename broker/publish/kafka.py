@@ -28,11 +28,11 @@ from broker.kafka.delivery import (
     FreshPartitions,
     Order,
     Reports,
-    ends_client,
     partition_counts,
     produce,
     served,
 )
+from broker.kafka.faults import is_fatal
 from broker.kafka.topics import LEDGER
 from broker.message import Packet
 from broker.publish.protocol import Answer, Delivery, Step, following, settled, started
@@ -286,7 +286,7 @@ class KafkaOutput:
         except KafkaException as error:
             cause = error.args[0]
             batch.cause = batch.cause or f"{step.name.lower()}: {cause.str()}"
-            answer = Answer.FATAL if ends_client(cause) else Answer.REFUSED
+            answer = Answer.FATAL if is_fatal(cause) else Answer.REFUSED
         return answer, self._client is not None and self._client.troubled
 
     def _step(self, step: Step, batch: _Batch) -> Answer:
@@ -353,7 +353,7 @@ class KafkaOutput:
         faults = {topic: e.str() for topic, e in reports.errors.items() if e.code() in _TOPIC_FAULTS}
         batch.failures |= faults
         batch.cause = _said(reports)
-        if any(ends_client(error) for error in reports.errors.values()):
+        if any(is_fatal(error) for error in reports.errors.values()):
             return Answer.FATAL
         return Answer.REFUSED if reports.errors else Answer.LOST
 

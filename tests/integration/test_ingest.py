@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -13,6 +14,7 @@ from confluent_kafka import Producer, TopicPartition
 from harness import wait_until
 
 from broker.config import Settings
+from broker.errors import WorkerFenced
 from broker.ingest.kafka import KafkaInput, Polled
 from broker.kafka.clients import admin, create_topics, writer
 from broker.kafka.topics import TopicSpec
@@ -193,3 +195,35 @@ def test_what_was_committed_of_a_held_partition_is_all_before_it(
     seen: Seen = defaultdict(list)
     poll_until(source, seen, lambda: len(seen[0]) == COUNT - first - 7, "it is read from its commit")
     assert seen[0] == list(range(first + 7, COUNT))
+
+
+def test_a_member_whose_place_is_taken_ends(join: Callable[[str], KafkaInput]) -> None:
+    """A consumer says so once, in a message whose error is not marked as fatal."""
+    first = join("a")
+    seen: Seen = defaultdict(list)
+    poll_until(first, seen, lambda: bool(seen), "the first member has messages")
+    second = join("a")
+    poll_until(second, defaultdict(list), lambda: second.assigned, "the second has its place")
+    with pytest.raises(WorkerFenced, match=r"group\.instance\.id"):
+        wait_until(lambda: first.poll() is None, "the first sees it", 20)
+
+
+def test_a_member_that_polled_too_late_goes_on_at_the_committed_offsets(
+    topic: Topic, join: Callable[[str], KafkaInput]
+) -> None:
+    topic.kafka = replace(topic.kafka, options=(("max.poll.interval.ms", "6000"),))
+    counted: list[str] = []
+    with closing(KafkaInput(topic.kafka, topic.run, "a")) as source:
+        source.faults.count = counted.append
+        seen: Seen = defaultdict(list)
+        poll_until(source, seen, lambda: len(seen) == 2, "messages of both partitions come")
+        time.sleep(8.0)
+        again: Seen = defaultdict(list)
+        poll_until(
+            source, again, lambda: all(0 in again[part] for part in (0, 1)), "they come again from the start"
+        )
+        for offsets in again.values():
+            first = offsets[offsets.index(0) :]
+            assert first == list(range(len(first))), "in order, with nothing of before among them"
+    assert counted == ["_MAX_POLL_EXCEEDED"]
+    assert source.faults.trouble == ""

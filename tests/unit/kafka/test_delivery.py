@@ -15,9 +15,9 @@ from broker.kafka.delivery import (
     RecordProducer,
     Reports,
     delivered,
-    ends_client,
     murmur2,
 )
+from broker.kafka.faults import is_fatal
 from broker.message import Packet
 
 HOUR = 3600.0
@@ -100,9 +100,9 @@ def test_reports_are_complete_when_each_record_has_one_with_an_offset() -> None:
 @pytest.mark.parametrize("code", [-150, -144, 47, 90, 82])
 def test_a_client_that_failed_for_good_is_known_by_its_error(code: int) -> None:
     assert not KafkaError(code).fatal(), "which is why its code is asked"
-    assert ends_client(KafkaError(code))
-    assert ends_client(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "made fatal", True))
-    assert not ends_client(KafkaError(KafkaError._TIMED_OUT))
+    assert is_fatal(KafkaError(code))
+    assert is_fatal(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "made fatal", True))
+    assert not is_fatal(KafkaError(KafkaError._TIMED_OUT))
 
 
 def test_keys_hash_as_in_java() -> None:
