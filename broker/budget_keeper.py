@@ -148,6 +148,7 @@ class BudgetKeeper:
                 self._carry_out(name, epoch, change)
         except (redis.RedisError, OSError, BrokerError) as error:
             BUDGET_MISSED.inc()
+            self._writer = None  # it may be of no more use
             log.warning("budgets of filters were not looked at: %s", error)
         except Exception:  # nothing that is only watched may end the thread
             BUDGET_MISSED.inc()

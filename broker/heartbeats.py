@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import redis
+
+log = logging.getLogger(__name__)
 
 FRESH_S = 5.0
 _INTERVAL_S = 1.0
@@ -19,8 +22,14 @@ _INTERVAL_S = 1.0
 class Heartbeat:
     """What a worker says of itself.
 
+    ready : it has joined, and its positions move or there is nothing to read
     models, shadows : id:version of the bundle that scores each group of surveys, or scores it beside
     at : Redis server time [Unix s]
+    since : when it last finished a batch, or found nothing to read, by the same clock; 0 where it is not known.
+            What a worker makes of itself has both relative to the time of sending
+    trouble : what holds it up, in a few words; empty if nothing does
+    starting : it has yet to join, and judges nothing
+    owns : the input partitions it was given, as topic[number]
     """
 
     slot: str
@@ -30,6 +39,19 @@ class Heartbeat:
     at: float = 0.0
     models: Mapping[str, str] = field(default_factory=dict)
     shadows: Mapping[str, str] = field(default_factory=dict)
+    since: float = 0.0
+    trouble: str = ""
+    starting: bool = False
+    owns: Sequence[str] = ()
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since it last got anywhere, when it said so; 0 where it is not known."""
+        return max(0.0, self.at - self.since) if self.since else 0.0
+
+    def sent(self, at: float) -> Heartbeat:
+        """As it is written down, its times by the clock of the server."""
+        return replace(self, at=at + self.at, since=at + self.since)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Heartbeat:
@@ -72,19 +94,27 @@ class HeartbeatSender:
     def _run(self) -> None:
         while not self._stop:
             try:
-                beat = asdict(self._beat()) | {"at": _server_time(self._redis)}
-                self._redis.hset(self._name, str(beat["slot"]), json.dumps(beat))
+                beat = self._beat().sent(_server_time(self._redis))
+                self._redis.hset(self._name, beat.slot, json.dumps(asdict(beat)))
             except (redis.RedisError, OSError):
                 pass
+            except Exception:  # without this thread a worker that is well would be taken for dead
+                log.exception("a heartbeat could not be sent")
             self._wake.wait(_INTERVAL_S)
             self._wake.clear()
 
 
-def live_workers(client: Any, group: str) -> list[Heartbeat]:
-    """The workers whose last heartbeat is fresh.  Raises redis.RedisError."""
+def heartbeats(client: Any, group: str) -> tuple[float, list[Heartbeat]]:
+    """The server's time [Unix s] and the last heartbeat of every slot, however old.  Raises redis.RedisError."""
     now = _server_time(client)
-    beats = [Heartbeat.from_json(value) for value in client.hgetall(_name(group)).values()]
-    return sorted((beat for beat in beats if now - beat.at < FRESH_S), key=lambda beat: beat.slot)
+    return now, [Heartbeat.from_json(value) for value in client.hgetall(_name(group)).values()]
+
+
+def live_workers(client: Any, group: str) -> list[Heartbeat]:
+    """The workers that judge alerts and whose last heartbeat is fresh.  Raises redis.RedisError."""
+    now, beats = heartbeats(client, group)
+    live = (beat for beat in beats if now - beat.at < FRESH_S and not beat.starting)
+    return sorted(live, key=lambda beat: beat.slot)
 
 
 def wait_for_epoch(client: Any, group: str, epoch: int, timeout_s: float) -> tuple[int, int]:

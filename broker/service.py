@@ -14,6 +14,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from broker import control, rebuild
@@ -25,7 +26,7 @@ from broker.context.lists import ListSet, list_set, without_loaded
 from broker.context_files import catalogs_folder
 from broker.control.topic import ControlTail, ControlWriter
 from broker.drift.nights import NightCounts
-from broker.errors import BrokerError, HistoryLost, RetryBatch, WidespreadFault
+from broker.errors import BrokerError, HistoryLost, RetryBatch, WidespreadFault, WorkerFenced
 from broker.filters.budgets import paused
 from broker.filters.functions import PLUGIN, Named
 from broker.filters.live import FilterSet, compile_set
@@ -33,6 +34,7 @@ from broker.heartbeats import Heartbeat, HeartbeatSender
 from broker.history.redis import RedisStore
 from broker.ingest.kafka import KafkaInput, Polled
 from broker.kafka.clients import admin, cluster_id
+from broker.kafka.faults import ClientFaults
 from broker.kafka.topics import ANNOTATIONS, ANNOTATIONS_GROUP, FILTERS, LEDGER
 from broker.late_writes import LateWriter
 from broker.message import Packet
@@ -43,6 +45,7 @@ from broker.metrics import (
     BATCHES,
     CATALOG_INFO,
     CATALOG_REFUSED,
+    CLIENT_FAULTS,
     DECODED_BY,
     DRIFT_MISSED,
     EXPIRED,
@@ -72,9 +75,11 @@ from broker.publish.records import LEDGER_SCHEMA
 from broker.run.attempts import BATCH, Attempts, Part
 from broker.run.fault_notices import FaultNotices
 from broker.run.limits import TimeLimit
+from broker.run.progress import Progress
 from broker.scored import Scored
 from broker.shadow import Shadows
 from broker.slots import Slot
+from broker.surveys.avro import SchemaSource
 from broker.surveys.registry import schema_source
 from broker.waiting import Waiting
 
@@ -121,10 +126,12 @@ class Worker:
         self._originals = Originals(self.settings.kafka)
         self._pipeline = Pipeline(store, models.default, schemas, self.settings, self._originals.fetch)
         self._pipeline.on_part = self._limit.start
-        self._tail = ControlTail(self.settings.kafka)
+        self._tail = ControlTail(self.settings.kafka, self._faults_of("the reader of control"))
         self._control = ControlWriter(self.settings.kafka)
         self._announced: set[int] = set()
+        self._inputs: tuple[KafkaInput, ...] = ()
         self._ready = False
+        self._progress = Progress()
         self._filters = FilterSet(-1)
         self._models = models
         self._pipeline.serve(models)
@@ -136,11 +143,28 @@ class Worker:
         self._tail.catch_up()
         self._announce_schemas()
         self._swap()
-        rebuild.ensure(self.settings, store, self.stopping)
+        self._heart = HeartbeatSender(self.settings.redis.url, self.settings.run.group, self._beat)
+        with ExitStack() as ends:
+            for end in (store.close, self._tail.close, self._originals.close):
+                ends.callback(_in_any_case, end)
+            try:
+                rebuild.ensure(self.settings, store, self.stopping)
+                self._join(schemas, ends)
+                self._loop()
+            finally:
+                _in_any_case(self._heart.stop)  # first: nobody is to wait for what this worker still hears
+
+    def _join(self, schemas: SchemaSource, ends: ExitStack) -> None:
+        """Take this slot's place in the groups, and start what looks on; `ends` undoes it."""
         self._output = KafkaOutput(self.settings.kafka, self.slot.id)
         self.on_step("state")
-        self._input = KafkaInput(self.settings.kafka, self.settings.run, self.slot.id)
-        self._said = KafkaInput(self.settings.kafka, _of_annotations(self.settings.run), self.slot.id)
+        ends.callback(_in_any_case, self._output.close)
+        said = _of_annotations(self.settings.run)
+        self._input = KafkaInput(self.settings.kafka, self.settings.run, self.slot.id, self._tell_fault)
+        self._said = KafkaInput(self.settings.kafka, said, self.slot.id, self._tell_fault)
+        self._inputs = (self._input, self._said)
+        for source in self._inputs:
+            ends.callback(_in_any_case, source.close)
         self._waiting = Waiting(self._input, schemas, self._notice_of_broker)
         self._nights = NightCounts(self.settings.run.group)
         run = self.settings.run
@@ -148,19 +172,9 @@ class Worker:
         sources = [self._nights.changed, self._shadows.changed]
         self._late = LateWriter(self.settings.redis.url, sources, DRIFT_MISSED.inc)
         self._budgets.start()
-        self._heart = HeartbeatSender(self.settings.redis.url, self.settings.run.group, self._beat)
-        try:
-            self._loop()
-        finally:
-            self._heart.stop()
-            self._late.stop()
-            self._budgets.stop()
-            self._input.close()
-            self._said.close()
-            self._output.close()
-            self._originals.close()
-            self._tail.close()
-            store.close()
+        for end in (self._budgets.stop, self._late.stop):
+            ends.callback(_in_any_case, end)
+        self._progress.step()
 
     def _guard(self, store: RedisStore) -> None:
         """What keeps a record from stopping the stream, and tells of it."""
@@ -179,6 +193,7 @@ class Worker:
                 pause = _FIRST_PAUSE_S
             except DeliveryFailed as failed:
                 BATCHES.labels("aborted").inc()
+                self._progress.hold_up(str(failed))
                 self._pause_filters(failed)
                 self._again(pause)
             except HistoryLost as lost:
@@ -188,6 +203,7 @@ class Worker:
                 if isinstance(trouble, WidespreadFault):
                     self._faults.add("widespread_fault", "pipeline", f"Nothing is lost. {trouble}")
                 BATCHES.labels("aborted").inc()
+                self._progress.hold_up(str(trouble))
                 log.warning("%s: %s; the batch will be done again", self.slot.id, trouble)
                 self._again(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
@@ -199,7 +215,10 @@ class Worker:
             self._ready = True
             self._heart.now()
             self.on_step("join")
+        if not (alerts or said):
+            return self._progress.step()
         for part in self._attempts.parts(alerts, said):
+            self._progress.work()
             self._transact(part)
             if self.stopping():  # what is left was not committed
                 return
@@ -219,6 +238,7 @@ class Worker:
         read = ((self._input, alerts), (self._said, said))
         self._output.transact(packets, [(it.offsets(part), it.metadata()) for it, part in read if part])
         outcome.stage_s["transaction"] = time.perf_counter() - start  # type: ignore[assignment]
+        self._progress.step()
         self._measure(polled, outcome)
         self._tell_faults(outcome)
         hits = outcome.hits + outcome.update_hits
@@ -317,12 +337,22 @@ class Worker:
     def _tell_refused(self, name: BundleName, why: str) -> None:
         self._try_notice("broker", str(name), "model_refused", f"{self.slot.id} cannot load it: {why}")
 
+    def _faults_of(self, client: str) -> ClientFaults:
+        return ClientFaults(
+            client, lambda name: CLIENT_FAULTS.labels("control", name).inc(), self._tell_fault
+        )
+
+    def _tell_fault(self, text: str) -> None:
+        self._try_notice("broker", self.slot.id, "client_fault", f"{self.slot.id}: {text}")
+
     def _tell_shadow(self, name: str, why: str) -> None:
         self._try_notice("broker", name, "shadow_refused", f"{self.slot.id}: {why}")
 
     def _try_notice(self, owner: str, subject: str, kind: str, text: str) -> None:
         try:
             self._notice(owner, subject, kind, text)
+        except WorkerFenced:  # the client that sends it is of no more use
+            raise
         except BrokerError as error:  # a notice is not worth a worker
             log.warning("no notice of it: %s", error)
 
@@ -431,9 +461,28 @@ class Worker:
             log.exception("%s: a batch is missing from the counts of drift", self.slot.id)
 
     def _beat(self) -> Heartbeat:
-        models, shadows = self._models.names(), self._models.shadow_names()
-        epoch, ready = self._filters.epoch, self._ready
-        return Heartbeat(self.slot.id, epoch, ready, os.getpid(), models=models, shadows=shadows)
+        progress, joined = self._progress, self._ready and all(it.assigned for it in self._inputs)
+        faults = [self._tail.faults, *(source.faults for source in self._inputs)]
+        return Heartbeat(
+            self.slot.id,
+            self._filters.epoch,
+            joined and progress.ready,
+            os.getpid(),
+            models=self._models.names(),
+            shadows=self._models.shadow_names(),
+            since=-progress.quiet_s,
+            trouble="; ".join(filter(None, (progress.trouble, *(it.trouble for it in faults)))),
+            starting=not self._inputs,
+            owns=[f"{topic}[{number}]" for source in self._inputs for topic, number in source.owned()],
+        )
+
+
+def _in_any_case(end: Callable[[], None]) -> None:
+    """Close one thing; that it fails hides neither why all is closed nor keeps the others open."""
+    try:
+        end()
+    except Exception as error:
+        log.warning("while closing: %s", error)
 
 
 def _plugins(state: control.ControlState) -> Named:

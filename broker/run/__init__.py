@@ -1,4 +1,5 @@
-"""What a running service does besides judging: processes, slots, limits, and what follows when one dies.
+"""The running service: its processes, slots and limits, and what is done with one that fails or dies.
 
-Nothing here knows what an alert is; what judges alerts knows nothing of processes.
+What belongs here decides about processes, partitions and time. Nothing here judges an alert, and what judges
+alerts knows nothing of processes.
 """
