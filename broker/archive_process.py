@@ -16,6 +16,7 @@ from types import TracebackType
 
 from broker.config import Settings
 from broker.errors import BrokerError
+from broker.run.restarts import Restarts, exit_cause
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class ArchiveChild:
         self._process: BaseProcess | None = None
         self._held: Connection | None = None
         self._started = 0.0
+        self._restarts = Restarts()
+        self._due: float | None = None
 
     def look(self) -> None:
         """Start the writer, or another in place of one that died: meanwhile its rows wait in Kafka."""
@@ -66,8 +69,12 @@ class ArchiveChild:
             return
         if self._process is None:
             self._start()
-        elif time.monotonic() - self._started > _RESTART_S:
-            log.warning("the archive's writer ended with %s; starting another", self._process.exitcode)
+        elif self._due is None:
+            now = time.monotonic()
+            self._due = now + max(_RESTART_S, self._restarts.pause_after(now - self._started))
+            cause = exit_cause(self._process.exitcode)
+            log.warning("the archive's writer ended: %s; starting another", cause)
+        elif time.monotonic() >= self._due:
             self._start()
 
     def __enter__(self) -> ArchiveChild:
@@ -105,5 +112,6 @@ class ArchiveChild:
         lifeline, self._held = context.Pipe(duplex=False)
         self._process = context.Process(target=main, args=(self._settings, lifeline))
         self._process.start()
+        self._due = None
         lifeline.close()
         self._started = time.monotonic()

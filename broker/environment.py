@@ -8,14 +8,18 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def variable(name: str, value: str) -> Iterator[None]:
-    """Set one for a while; afterwards it is what it was, or not there."""
+def variable(name: str, value: str | None) -> Iterator[None]:
+    """Set one for a while, or take it away (None); afterwards it is what it was, or not there."""
     before = os.environ.get(name)
-    os.environ[name] = value
+    _set(name, value)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        _set(name, before)
+
+
+def _set(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -25,7 +25,7 @@ class Heartbeat:
     ready : it has joined, and its positions move or there is nothing to read
     models, shadows : id:version of the bundle that scores each group of surveys, or scores it beside
     at : Redis server time [Unix s]
-    since : when it last finished a batch, or found nothing to read, by the same clock; 0 where it is not known.
+    since : when it last finished a batch, or found nothing to read, by the same clock; 0 where not known.
             What a worker makes of itself has both relative to the time of sending
     trouble : what holds it up, in a few words; empty if nothing does
     starting : it has yet to join, and judges nothing
@@ -105,7 +105,7 @@ class HeartbeatSender:
 
 
 def heartbeats(client: Any, group: str) -> tuple[float, list[Heartbeat]]:
-    """The server's time [Unix s] and the last heartbeat of every slot, however old.  Raises redis.RedisError."""
+    """The server's time [Unix s] and every slot's last heartbeat, however old.  Raises redis.RedisError."""
     now = _server_time(client)
     return now, [Heartbeat.from_json(value) for value in client.hgetall(_name(group)).values()]
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.samples import Sample
 
@@ -18,6 +21,9 @@ from broker.config import MetricsSettings
 from broker.errors import BrokerError
 
 log = logging.getLogger(__name__)
+
+_THE_DEAD = 0
+"""No process of ours has this number: the files of those that ended are kept under it."""
 
 
 class _LagCollector:
@@ -71,8 +77,84 @@ class _DriftCollector:
         yield nulls
 
 
+@dataclass(frozen=True)
+class FleetFigures:
+    """The workers of a run as its parent sees them.
+
+    restarts : how many were started again, by why the one before ended
+    stalled : input partitions with records whose position does not move
+    """
+
+    wanted: int = 0
+    alive: int = 0
+    ready: int = 0
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    stalled: int = 0
+
+
+class _FleetCollector:
+    """The workers, which only the parent can count."""
+
+    def __init__(self, fleet: Callable[[], FleetFigures]) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._fleet()
+        for name, what, value in (
+            ("broker_workers_wanted", "Workers of this run that there should be", now.wanted),
+            ("broker_workers", "Workers of this run that live", now.alive),
+            ("broker_workers_ready", "Workers of this run that have joined and get on", now.ready),
+            (
+                "broker_stalled_partitions",
+                "Input partitions that stand still, with records",
+                now.stalled,
+            ),
+        ):
+            yield GaugeMetricFamily(name, what, value)
+        restarts = CounterMetricFamily(
+            "broker_worker_restarts", "Workers started again, by why the one before ended", labels=["cause"]
+        )
+        for cause, count in sorted(now.restarts.items()):
+            restarts.add_metric([cause], count)
+        yield restarts
+
+
+class _WorkersCollector(MultiProcessCollector):
+    """The sum of the workers' files; those of the dead are kept as one, or each restart would add two."""
+
+    def __init__(self, registry: CollectorRegistry, folder: str) -> None:
+        self._alone = threading.Lock()
+        self._folder = Path(folder)
+        super().__init__(registry, path=folder)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterator[Metric]:
+        with self._alone:
+            yield from super().collect()  # type: ignore[no-untyped-call]
+
+    def forget(self, pid: int) -> None:
+        """A process is gone: what it counted stays, what it said of the moment does not."""
+        with self._alone:
+            mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
+            for kind in ("counter", "histogram"):
+                _add(self._folder / f"{kind}_{pid}.db", self._folder / f"{kind}_{_THE_DEAD}.db")
+
+
+def _add(part: Path, total: Path) -> None:
+    """Add the values of one metrics file to another's, and remove it."""
+    if not part.exists():
+        return
+    sums = MmapedDict(str(total))  # type: ignore[no-untyped-call]
+    try:
+        for key, value, at, _ in MmapedDict.read_all_values_from_file(str(part)):  # type: ignore[no-untyped-call]
+            before, _ = sums.read_value(key)  # type: ignore[no-untyped-call]
+            sums.write_value(key, before + value, at)  # type: ignore[no-untyped-call]
+    finally:
+        sums.close()  # type: ignore[no-untyped-call]
+    part.unlink()
+
+
 class MetricsServer:
-    """Serves the sum of the workers' metric files, the lag and the drift."""
+    """Serves the sum of the workers' metric files, the lag, the drift and the state of the fleet."""
 
     def __init__(
         self,
@@ -80,12 +162,13 @@ class MetricsServer:
         folder: str,
         lag: Callable[[], Mapping[tuple[str, int], int]],
         drift: Callable[[], Sequence[DriftGauge]] = tuple,
+        fleet: Callable[[], FleetFigures] = FleetFigures,
     ) -> None:
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+        self._workers = _WorkersCollector(registry, folder)
         registry.register(_LagCollector(lag))
         registry.register(_DriftCollector(drift))
-        self._folder = folder
+        registry.register(_FleetCollector(fleet))
         self._registry = registry
         self._server, self._thread = _listen(settings, registry)
         self.address = f"http://{settings.host}:{self._server.server_port}/metrics"
@@ -94,10 +177,12 @@ class MetricsServer:
         """Every figure as /metrics shows it now."""
         return [sample for family in self._registry.collect() for sample in family.samples]
 
-    def forget(self, pid: int | None) -> None:
+    def forget(self, pid: int) -> None:
         """A worker is gone: its counters stay, what it said of the moment does not."""
-        if pid is not None:
-            mark_process_dead(pid, self._folder)  # type: ignore[no-untyped-call]
+        try:
+            self._workers.forget(pid)
+        except (OSError, ValueError) as error:  # a file that is gone, or half written: not worth a run
+            log.warning("the metrics of worker %d are not whole: %s", pid, error)
 
     def close(self) -> None:
         """Stop listening."""

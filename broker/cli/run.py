@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.cli.options import KafkaOption, RedisOption, settings_from
+from broker.errors import BrokerError
 
 if TYPE_CHECKING:
     from broker.metrics_server import MetricsServer
@@ -26,7 +28,8 @@ def run(
 ) -> None:
     """Run the pipeline: input topics to scored, filtered topics, exactly once.
 
-    Starts the embedded Kafka and Valkey unless kafka.bootstrap_servers and redis.url are set.
+    Starts the embedded Kafka and Valkey unless kafka.bootstrap_servers and redis.url are set. Exit code 0 after
+    SIGTERM, Ctrl-C or --until-idle; 1, with the reason on stderr, when it ends for a fault.
     """
     from broker.assemble import connected, prepare  # noqa: PLC0415
     from broker.embedded import data_dir  # noqa: PLC0415
@@ -46,4 +49,10 @@ def run(
     supervisor = Supervisor(settings, data_dir() / "slots", until_idle, prepare=prepared, on_start=started)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.stop())
-    supervisor.run()
+    try:
+        supervisor.run()
+    except BrokerError:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).exception("the run ends")
+        raise BrokerError(f"the run ended for a fault that nothing here expects: {error!r}") from error

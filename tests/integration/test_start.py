@@ -68,7 +68,7 @@ def test_a_run_that_cannot_be_prepared_leaves_no_worker(settings: Settings, tmp_
     supervisor = Supervisor(settings, tmp_path, prepare=refuse)
     with pytest.raises(BrokerError, match="no such cluster"):
         supervisor.run()
-    assert [child.process.exitcode for child in supervisor._children] == [-9, -9]
+    assert [child.process.exitcode for child in supervisor.fleet.children] == [-9, -9]
 
 
 def test_each_part_of_a_start_is_measured(settings: Settings, tmp_path: Path) -> None:
