@@ -262,9 +262,10 @@ class Supervisor:
             positions = committed_positions(client, self.settings.run.group) if lag else {}
         except (BrokerError, KafkaException):  # told by the look at the backlog, if it lasts
             return
+        waiting = _waiting_for_schemas(server)  # which asks for our figures too, and so needs the lock
         now = time.monotonic()
         with self._seen:
-            self._stalls.look(positions, lag, _waiting_for_schemas(server), now)
+            self._stalls.look(positions, lag, waiting, now)
             stalled = frozenset(self._stalls.longer_than(STALLED_S, now))
         for topic, number in sorted(stalled - self._stalled):
             text = f"stands still at {positions.get((topic, number), 0)}, {lag[topic, number]} records wait"

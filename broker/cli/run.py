@@ -28,8 +28,8 @@ def run(
 ) -> None:
     """Run the pipeline: input topics to scored, filtered topics, exactly once.
 
-    Starts the embedded Kafka and Valkey unless kafka.bootstrap_servers and redis.url are set. Exit code 0 after
-    SIGTERM, Ctrl-C or --until-idle; 1, with the reason on stderr, when it ends for a fault.
+    Starts the embedded Kafka and Valkey unless kafka.bootstrap_servers and redis.url are set. Exit code 0
+    after SIGTERM, Ctrl-C or --until-idle; 1, with the reason on stderr, when it ends for a fault.
     """
     from broker.assemble import connected, prepare  # noqa: PLC0415
     from broker.embedded import data_dir  # noqa: PLC0415
