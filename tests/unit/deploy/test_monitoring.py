@@ -16,7 +16,9 @@ from broker import metrics
 from broker.config import load
 from broker.drift.look import HIGH_NULLS, HIGH_PSI, NIGHTS_REFERENCE
 from broker.message import REASONS
-from broker.metrics_server import DriftGauge, _DriftCollector, _LagCollector
+from broker.metrics_server import DriftGauge, FleetFigures, _DriftCollector, _FleetCollector, _LagCollector
+from broker.run.restarts import exit_cause
+from broker.worker import FENCED_EXIT
 
 FROM_PROMETHEUS = {"up": {"job", "instance"}}
 """Series that Prometheus makes itself, and their labels."""
@@ -31,6 +33,7 @@ VALUES = {
     "job": {"pipeline", "api"},
     "how": {"compiled", "fallback"},
     "reference": {NIGHTS_REFERENCE},
+    "cause": {exit_cause(FENCED_EXIT)},
 }
 WORDS = {
     *("sum", "max", "rate", "increase", "deriv", "absent", "histogram_quantile", "topk", "count"),
@@ -52,8 +55,9 @@ def exposed() -> dict[str, set[str]]:
             series |= {f"{metric._name}_{part}": labels for part in ("sum", "count")}
             series[metric._name + "_bucket"] = labels | {"le"}
     drift = _DriftCollector(lambda: [DriftGauge("ztf", "mag", "nights", 0.5, 0.1)])
-    for family in [*_LagCollector(lambda: {("topic", 0): 1}).collect(), *drift.collect()]:
-        series[family.name] = set(family.samples[0].labels)
+    fleet = _FleetCollector(lambda: FleetFigures(restarts={"error": 1}))
+    for family in [*_LagCollector(lambda: {("topic", 0): 1}).collect(), *drift.collect(), *fleet.collect()]:
+        series[family.samples[0].name] = set(family.samples[0].labels)
     return series
 
 
