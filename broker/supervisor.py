@@ -6,22 +6,21 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import redis
-from confluent_kafka import KafkaException
 
 from broker.archive_process import ArchiveChild
 from broker.config import Settings
 from broker.environment import variable
 from broker.errors import BrokerError
 from broker.heartbeats import heartbeats
-from broker.kafka.clients import PartitionKey, admin
-from broker.kafka.lag import backlog, committed_positions
+from broker.kafka.clients import PartitionKey
+from broker.kafka.lag import Backlog
 from broker.metrics_server import DriftGauge, FleetFigures, MetricsServer
 from broker.run.availability import Availability, kafka_trouble, redis_trouble
 from broker.run.bulletin import Bulletin
@@ -163,11 +162,13 @@ class Supervisor:
         return f"Kafka: {why}" if why else ""
 
     def _watch(self, server: MetricsServer, archive: ArchiveChild) -> None:
-        client = admin(self.settings.kafka)
+        run = self.settings.run
+        behind = Backlog(self.settings.kafka, run.group, run.topics)
         beats = redis.Redis.from_url(self.settings.redis.url, socket_timeout=2, socket_connect_timeout=2)
         with (
             beats,
-            Lookout("backlog", _TICK_S, lambda: self._look_at_kafka(client, server)),
+            behind,
+            Lookout("backlog", _TICK_S, lambda: self._look_at_kafka(behind, server)),
             Lookout("heartbeats", _TICK_S, lambda: self._look_at_redis(beats)),
         ):
             while not self._stop:
@@ -230,21 +231,21 @@ class Supervisor:
         beat = culprit(stalled, ours, others)
         return None if beat is None else beat.pid
 
-    def _look_at_kafka(self, client: Any, server: MetricsServer) -> None:
-        self._look_at_lag(client)
+    def _look_at_kafka(self, behind: Backlog, server: MetricsServer) -> None:
+        self._look_at_lag(behind)
         if self._kafka.why:
             with self._seen:
                 self._stalls.forget()
         elif time.monotonic() - self._stalls_at >= _STALLS_EVERY_S:
             self._stalls_at = time.monotonic()
-            self._look_at_stalls(client, server)
+            self._look_at_stalls(behind.positions, server)
 
-    def _look_at_lag(self, client: Any) -> None:
+    def _look_at_lag(self, behind: Backlog) -> None:
         if time.monotonic() - self._lag_at < _LAG_EVERY_S:
             return
         self._lag_at = time.monotonic()
         try:
-            self.lag = backlog(client, self.settings.run.group, self.settings.run.topics)
+            self.lag = behind.look()
         except Exception as error:  # the cluster is away: the workers wait for it, and so do we
             self._kafka.silent(str(error))
             self._idle_since = None
@@ -256,12 +257,8 @@ class Supervisor:
         elif self._idle_since is None:
             self._idle_since = time.monotonic()
 
-    def _look_at_stalls(self, client: Any, server: MetricsServer) -> None:
+    def _look_at_stalls(self, positions: Mapping[PartitionKey, int], server: MetricsServer) -> None:
         lag = {key: records for key, records in self.lag.items() if records}
-        try:
-            positions = committed_positions(client, self.settings.run.group) if lag else {}
-        except (BrokerError, KafkaException):  # told by the look at the backlog, if it lasts
-            return
         waiting = _waiting_for_schemas(server)  # which asks for our figures too, and so needs the lock
         now = time.monotonic()
         with self._seen:

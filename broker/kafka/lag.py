@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,8 @@ from broker.kafka.clients import (
     topic_partitions,
 )
 from broker.kafka.topics import ANNOTATIONS, ANNOTATIONS_GROUP
+
+_CLOSE_S = 1.0
 
 
 def matching_topics(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
@@ -48,25 +51,31 @@ class Backlog:
     """Looks, as often as it is asked, at how far a pipeline is behind; its clients live until it is closed.
 
     group : of the pipeline;  wanted : names and patterns of its input topics
+    positions : the committed position of each input partition that has one, as it was at the last look
     """
 
     def __init__(self, kafka: KafkaSettings, group: str, wanted: Sequence[str]) -> None:
         self._admin, self._wanted = admin(kafka), wanted
         self._groups = [bystander(kafka, name) for name in (group, group + ANNOTATIONS_GROUP)]
+        self._in_use = threading.Lock()
+        self.positions: dict[PartitionKey, int] = {}
 
     def look(self) -> dict[PartitionKey, int]:
         """Records of each input partition that the group has not committed yet.
 
         Raises BrokerError or KafkaException while Kafka does not answer.
         """
-        partitions = input_partitions(self._admin, self._wanted)
-        ends, starts = end_offsets(self._admin, partitions), start_offsets(self._admin, partitions)
-        return lag_of(ends, starts, _merged(positions_of(group, partitions) for group in self._groups))
+        with self._in_use:
+            partitions = input_partitions(self._admin, self._wanted)
+            ends, starts = end_offsets(self._admin, partitions), start_offsets(self._admin, partitions)
+            self.positions = _merged(positions_of(group, partitions) for group in self._groups)
+            return lag_of(ends, starts, self.positions)
 
     def close(self) -> None:
-        """Let the clients go."""
-        for group in self._groups:
-            group.close()
+        """Let the clients go; one that another thread is asking just now is left to end with the process."""
+        if self._in_use.acquire(timeout=_CLOSE_S):
+            for group in self._groups:
+                group.close()
 
     def __enter__(self) -> Backlog:
         return self

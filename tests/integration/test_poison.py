@@ -96,7 +96,7 @@ class Stage:
 
     def drained(self) -> bool:
         try:
-            return not any(backlog(self.admin, "broker", self.settings.run.topics).values())
+            return not any(backlog(self.settings.kafka, "broker", self.settings.run.topics).values())
         except (BrokerError, KafkaException):
             return False
 
