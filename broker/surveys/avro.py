@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Protocol
 
 import fastavro
+import fastavro.read
 
 from broker.errors import SchemaError
 from broker.message import MAX_INPUT_BYTES
@@ -28,6 +29,24 @@ _MAX_CACHED_HEADER = 1 << 20
 _KNOWN_HEADERS, _LARGEST_KNOWN_HEADER = 32, 1 << 18
 _MAX_PLAIN_BYTES = 64 << 20
 """Decompressed bytes of one message: four times the largest message we take."""
+
+_LONGEST_DECIMAL = 64
+"""Bytes of a decimal number, 154 digits: the time to make one grows as the square of its length."""
+
+
+def _short(read: Callable[..., Any]) -> Callable[..., Any]:
+    """A reader of decimal numbers that refuses long ones."""
+
+    def bounded(data: bytes, *rest: Any) -> Any:
+        if len(data) > _LONGEST_DECIMAL:
+            raise ValueError(f"a decimal number of {len(data):,} bytes; at most {_LONGEST_DECIMAL} are read")
+        return read(data, *rest)
+
+    return bounded
+
+
+for _kind in ("bytes-decimal", "fixed-decimal"):
+    fastavro.read.LOGICAL_READERS[_kind] = _short(fastavro.read.LOGICAL_READERS[_kind])
 
 
 class SchemaSource(Protocol):

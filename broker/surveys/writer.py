@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,8 +12,19 @@ import fastavro
 
 from broker.errors import SchemaError
 
-_MAX_NODES = 10_000
-"""Fields in one datum, nested records counted out: far above any survey (about 700), far below harm."""
+MAX_TEXT_BYTES = 1 << 18
+"""Of a schema: five times the longest of any survey."""
+MAX_PARTS = 25_000
+"""Objects, lists, texts and numbers in the JSON of a schema: five times the most of any survey."""
+MAX_DEPTH = 64
+"""Of its objects and lists inside each other: six times the deepest of any survey."""
+MAX_NODES = 10_000
+"""Types in one datum, named ones and all branches of unions counted out: five times any survey's."""
+MAX_PATH_CHARACTERS = 1 << 20
+"""Of all paths together: fifty times any survey's."""
+MAX_VERSION = 64
+"""Characters of a version that are kept: each alert has them."""
+_CACHED = 64
 
 _PRIMITIVE_SIZES = {
     "null": 0,
@@ -50,34 +62,98 @@ class WriterSchema:
     named: dict[str, dict[str, Any]]
 
 
-@lru_cache(maxsize=256)
 def writer_schema(text: str) -> WriterSchema:
     """The writer schema of a JSON text.
 
-    Raises SchemaError when it is not JSON, is refused by fastavro, is not a record, or could make a few
-    bytes decode to very much (a record inside itself, an array of nothing, millions of nested fields).
+    Raises SchemaError when it is too large or nested too deeply, is not JSON, holds what UTF-8 cannot, is
+    refused by fastavro, is not a record, or could make a few bytes decode to very much (a record inside
+    itself, an array of nothing, thousands of nested fields).
     """
+    found = _known(text)
+    if isinstance(found, str):
+        raise SchemaError(f"writer schema {found}")
+    return found
+
+
+@lru_cache(maxsize=_CACHED)
+def _known(text: str) -> WriterSchema | str:
+    """The schema of a text, or why there is none: found once, for a bad one may come with every message."""
     try:
-        raw = json.loads(text)
-        parsed = fastavro.parse_schema(_without_defaults(raw))
+        return _read(text)
+    except SchemaError as error:
+        return str(error)
+
+
+def _read(text: str) -> WriterSchema:
+    if len(text) > MAX_TEXT_BYTES:
+        raise SchemaError(f"of {len(text):,} characters; at most {MAX_TEXT_BYTES:,} are read")
+    raw = _json(text)
+    try:
+        parsed = fastavro.parse_schema(_bare(raw))
+    except MemoryError:
+        raise
     except Exception as error:  # fastavro raises whatever its walk over a damaged schema meets
-        raise SchemaError(f"writer schema refused: {type(error).__name__}: {str(error)[:200]}") from error
+        raise SchemaError(f"refused: {type(error).__name__}: {str(error)[:200]}") from error
     if not isinstance(parsed, dict) or parsed.get("type") not in ("record", "error"):
-        raise SchemaError("writer schema is not a record; an alert must be one")
+        raise SchemaError("is not a record; an alert must be one")
     try:
         walk = _Walk()
         walk.measure(parsed)
-        paths = frozenset(_paths(parsed, "", walk.named))
-    except (RecursionError, LookupError, TypeError, ValueError) as error:
-        raise SchemaError(f"writer schema cannot be walked: {type(error).__name__}: {error}") from error
-    return WriterSchema(text, parsed, str(parsed["name"]), str(raw.get("version", "")), paths, walk.named)
+        paths = _Paths(walk.named)
+        paths.below(parsed, "")
+    except (RecursionError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise SchemaError(f"cannot be walked: {type(error).__name__}: {str(error)[:200]}") from error
+    version = str(raw.get("version", ""))[:MAX_VERSION]
+    return WriterSchema(text, parsed, str(parsed["name"]), version, frozenset(paths.found), walk.named)
 
 
-def _without_defaults(schema: Any) -> Any:
-    """A schema without its fields' defaults: reading what was written needs none, and some are illegal."""
+def _json(text: str) -> Any:
+    """What a schema's text says, if that is neither too much nor nested too deeply, and can be written."""
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SchemaError(f"is not JSON: {type(error).__name__}: {str(error)[:200]}") from error
+    for number, (part, depth) in enumerate(_parts(raw)):
+        if number >= MAX_PARTS:
+            raise SchemaError(f"has more than {MAX_PARTS:,} parts")
+        if depth > MAX_DEPTH:
+            raise SchemaError(f"is nested more than {MAX_DEPTH} deep")
+        if isinstance(part, str) and not is_text(part):
+            raise SchemaError(f"has text that UTF-8 cannot hold: {ascii(part[:60])}")
+    return raw
+
+
+def _parts(value: Any) -> Iterator[tuple[Any, int]]:
+    """Everything inside some JSON, keys too, and how deep it lies."""
+    left = [(value, 0)]
+    while left:
+        part, depth = left.pop()
+        yield part, depth
+        inside = [*part, *part.values()] if isinstance(part, dict) else part if isinstance(part, list) else ()
+        left += [(one, depth + 1) for one in inside]
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold a text: half of a surrogate pair is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _bare(schema: Any) -> Any:
+    """A schema without defaults, which reading does not need and of which some are illegal.
+
+    And without fastavro's own marks: one that says it has been parsed would not be checked at all.
+    """
     if isinstance(schema, dict):
-        return {key: _without_defaults(value) for key, value in schema.items() if key != "default"}
-    return [_without_defaults(one) for one in schema] if isinstance(schema, list) else schema
+        return {key: _bare(value) for key, value in schema.items() if not _is_ignored(key)}
+    return [_bare(one) for one in schema] if isinstance(schema, list) else schema
+
+
+def _is_ignored(key: str) -> bool:
+    return key == "default" or key.startswith("__")
 
 
 class _Walk:
@@ -92,7 +168,7 @@ class _Walk:
         if isinstance(schema, list):
             branches = [self.measure(branch) for branch in schema]
             smallest = min((size for size, _ in branches), default=0)
-            return 1 + smallest, 1 + max((nodes for _, nodes in branches), default=0)
+            return 1 + smallest, 1 + sum(nodes for _, nodes in branches)
         if isinstance(schema, str):
             return self._reference(schema)
         return self._complex(schema)
@@ -101,7 +177,7 @@ class _Walk:
         if name in self._measured:
             return self._measured[name]
         if name in self.named:
-            raise SchemaError(f"writer schema: {name!r} holds itself; recursive alerts are not supported")
+            raise SchemaError(f"has {name[:60]!r} inside itself; recursive alerts are not supported")
         return _PRIMITIVE_SIZES[name], 1
 
     def _complex(self, schema: dict[str, Any]) -> tuple[int, int]:
@@ -119,8 +195,8 @@ class _Walk:
             result = max(0, int(schema["size"])), 1
         else:
             result = self.measure(kind)
-        if result[1] > _MAX_NODES:
-            raise SchemaError(f"writer schema: one record holds more than {_MAX_NODES} fields")
+        if result[1] > MAX_NODES:
+            raise SchemaError(f"makes one record hold more than {MAX_NODES:,} fields")
         if "name" in schema:
             self._measured[schema["name"]] = result
         return result
@@ -128,24 +204,37 @@ class _Walk:
     def _array(self, schema: dict[str, Any]) -> tuple[int, int]:
         size, nodes = self.measure(schema["items"])
         if size == 0:
-            raise SchemaError("writer schema: an array of items without a byte; its length cannot be trusted")
+            raise SchemaError("has an array of items without a byte; its length cannot be trusted")
         return 1, 1 + nodes
 
 
-def _paths(schema: Any, prefix: str, named: dict[str, dict[str, Any]]) -> list[str]:
-    """Every dotted path below a type."""
-    if isinstance(schema, list):
-        return [path for branch in schema for path in _paths(branch, prefix, named)]
-    if isinstance(schema, str):
-        return _paths(named[schema], prefix, named) if schema in named else []
-    if schema["type"] == "array":
-        return _paths(schema["items"], f"{prefix[:-1]}[].", named)
-    if schema["type"] in ("map", "enum", "fixed"):
-        return []
-    if schema["type"] not in ("record", "error"):
-        return _paths(schema["type"], prefix, named)
-    found = []
-    for field in schema["fields"]:
-        path = prefix + field["name"]
-        found += [path, *_paths(field["type"], f"{path}.", named)]
-    return found
+class _Paths:
+    """Every dotted path below a type: what `_Walk` has measured, so never more than MAX_NODES of them."""
+
+    def __init__(self, named: dict[str, dict[str, Any]]) -> None:
+        self.found: list[str] = []
+        self._named = named
+        self._characters = 0
+
+    def below(self, schema: Any, prefix: str) -> None:
+        """Add the paths of a type.  Raises SchemaError if they are too long together."""
+        if isinstance(schema, list):
+            for branch in schema:
+                self.below(branch, prefix)
+        elif isinstance(schema, str):
+            if schema in self._named:
+                self.below(self._named[schema], prefix)
+        elif schema["type"] == "array":
+            self.below(schema["items"], f"{prefix[:-1]}[].")
+        elif schema["type"] in ("record", "error"):
+            for field in schema["fields"]:
+                self._add(prefix + field["name"])
+                self.below(field["type"], f"{prefix}{field['name']}.")
+        elif schema["type"] not in ("map", "enum", "fixed"):
+            self.below(schema["type"], prefix)
+
+    def _add(self, path: str) -> None:
+        self.found.append(path)
+        self._characters += len(path)
+        if self._characters > MAX_PATH_CHARACTERS:
+            raise SchemaError(f"has paths of more than {MAX_PATH_CHARACTERS:,} characters together")
