@@ -20,13 +20,19 @@ from broker.errors import SchemaError
 from broker.message import MAX_INPUT_BYTES
 from broker.schemas import lsst_schema
 from broker.surveys.codecs import CODECS, TooLarge, decompress
+from broker.surveys.walk import MAX_RECORDS
 from broker.surveys.writer import WriterSchema, writer_schema
 
 CONTAINER_MAGIC = b"Obj\x01"
 CONFLUENT_MAGIC = b"\x00"
 _SYNC_BYTES = 16
 _MAX_CACHED_HEADER = 1 << 20
+_MAX_ENTRIES = 1000
+"""Of a container's header, which needs two."""
 _KNOWN_HEADERS, _LARGEST_KNOWN_HEADER = 32, 1 << 18
+_MAX_SLOW_BYTES = 1 << 20
+"""Of a record that only fastavro can read: its values take up to 300 times as much."""
+_MAX_IN_A_FILE = 100_000
 _MAX_PLAIN_BYTES = 64 << 20
 """Decompressed bytes of one message: four times the largest message we take."""
 
@@ -137,23 +143,54 @@ def container_fault(value: bytes, sync_start: int, block_start: int) -> Fault:
     """What is wrong with a container's framing, for a person: with the block at `block_start`, if any."""
     sync = value[sync_start : sync_start + _SYNC_BYTES]
     try:
-        if block_start < len(value):
+        if sync_start < block_start < len(value):
             count, data, _ = _block(value, block_start, sync)
             _expect_room(count, data, block_start)
         _expect_sync(value, sync)
     except Damaged as damage:
         return damage.fault
-    return Fault("bad_container", "the container holds no record")
+    return NO_RECORD
 
 
-def plain_blocks(value: bytes, framed: Framed) -> Iterator[tuple[int, bytes, int]]:
+NO_RECORD = Fault("empty", "the container holds no record, only a header")
+
+
+def announced(value: bytes, framed: Framed) -> int:
+    """How many records a container says it holds, up to its first damage; each block counts one at least.
+
+    Returns MAX_RECORDS + 1 for all that is more.  Confluent framing announces one.
+    """
+    if framed.codec is None:
+        return 1
+    start, total = framed.start, 0
+    position, sync = start + _SYNC_BYTES, value[start : start + _SYNC_BYTES]
+    try:
+        while position < len(value) and total <= MAX_RECORDS:
+            count, size, position = _block_place(value, position, sync)
+            total += max(1, count)
+            position += size + _SYNC_BYTES
+    except Damaged:
+        pass
+    return min(total, MAX_RECORDS + 1)
+
+
+def too_many(records: int) -> Fault:
+    """Why a message of so many records is not read."""
+    said = f"{records:,}" if records <= MAX_RECORDS else f"more than {MAX_RECORDS:,}"
+    return Fault("too_large", f"{said} records in one message; none of them is read: send them one by one")
+
+
+def plain_blocks(
+    value: bytes, framed: Framed, most: int = _MAX_PLAIN_BYTES
+) -> Iterator[tuple[int, bytes, int]]:
     """(count of records, decompressed data, position) of each block of a container.
 
-    Raises Damaged at the first that is damaged, or when there is no record at all.
+    most : decompressed bytes of all blocks.  Raises Damaged at the first block that is damaged or too large,
+    or when there is no record at all.
     """
     sync = value[framed.start : framed.start + _SYNC_BYTES]
     _expect_sync(value, sync)
-    position, budget, total = framed.start + _SYNC_BYTES, _MAX_PLAIN_BYTES, 0
+    position, budget, total = framed.start + _SYNC_BYTES, min(most, _MAX_PLAIN_BYTES), 0
     while position < len(value):
         start = position
         count, data, position = _block(value, start, sync)
@@ -163,7 +200,7 @@ def plain_blocks(value: bytes, framed: Framed) -> Iterator[tuple[int, bytes, int
         total += count
         yield count, plain, start
     if not total:
-        raise Damaged("bad_container", "the container holds no record")
+        raise Damaged(NO_RECORD.reason, NO_RECORD.detail)
 
 
 def open_message(value: bytes, schemas: SchemaSource) -> Opened:
@@ -184,6 +221,16 @@ def open_message(value: bytes, schemas: SchemaSource) -> Opened:
     return Opened(records)
 
 
+def read_record(datum: bytes, schema: WriterSchema) -> Record:
+    """One record by fastavro.  Raises Damaged, also where its values would take far more than its bytes."""
+    if len(datum) > _MAX_SLOW_BYTES:
+        detail = f"a record of {len(datum):,} bytes and unusual schema; at most {_MAX_SLOW_BYTES:,} are read"
+        raise Damaged("too_large", detail)
+    read = _read_datum(io.BytesIO(datum), schema, "the record")
+    _expect_end(read, datum, "the record")
+    return Record(read.record, datum, schema)
+
+
 def writer_of(value: bytes, schemas: SchemaSource) -> WriterSchema | None:
     """The schema a message says it was written with, its records unread; None if it does not say."""
     try:
@@ -197,21 +244,23 @@ def writer_of(value: bytes, schemas: SchemaSource) -> WriterSchema | None:
     return None
 
 
-def single_records(value: bytes) -> list[bytes]:
+def single_records(value: bytes) -> Iterator[bytes]:
     """A container of several records as containers of one each; anything else, damaged or not, as it is.
+
+    So is one of more than 100,000: no file of alerts is, and each would carry the header.
 
     Header and sync marker are the original's, and so is each record's datum. A compressed container's
     records come out plain, so its header then names no codec.
     """
     try:
         if not value.startswith(CONTAINER_MAGIC) or _announced_records(value) < 2:
-            return [value]
+            return iter([value])
         data = [record.datum for record in _container_records(value)]
     except Damaged:
-        return [value]
+        return iter([value])
     end = _metadata_end(value)
     header, sync = _plain_header(value[:end]), value[end : end + _SYNC_BYTES]
-    return [b"".join((header, sync, b"\x02", _long(len(datum)), datum, sync)) for datum in data]
+    return (b"".join((header, sync, b"\x02", _long(len(datum)), datum, sync)) for datum in data)
 
 
 def holds_one_record(value: bytes) -> bool:
@@ -268,10 +317,13 @@ def _announced_records(value: bytes) -> int:
     """Sum of the counts of a container's blocks, their data unread."""
     end = _metadata_end(value)
     position = end + _SYNC_BYTES
-    sync, total = value[end:position], 0
+    sync, total, blocks = value[end:position], 0, 0
     while position < len(value):
-        count, _, position = _block(value, position, sync)
-        total += count
+        count, size, position = _block_place(value, position, sync)
+        position += size + _SYNC_BYTES
+        total, blocks = total + count, blocks + 1
+        if max(total, blocks) > _MAX_IN_A_FILE:
+            raise Damaged("too_large", f"more than {_MAX_IN_A_FILE:,} records")
     return total
 
 
@@ -280,6 +332,13 @@ def _block(value: bytes, start: int, sync: bytes) -> tuple[int, bytes, int]:
 
     A block of no records is legal: writers that flush twice end with one.
     """
+    count, size, position = _block_place(value, start, sync)
+    end = position + size
+    return count, value[position:end], end + _SYNC_BYTES
+
+
+def _block_place(value: bytes, start: int, sync: bytes) -> tuple[int, int, int]:
+    """(count of records, size, start of the data) of the block at `start`."""
     count, position = _read_long(value, start)
     size, position = _read_long(value, position)
     where = f"block at byte {start}"
@@ -293,7 +352,7 @@ def _block(value: bytes, start: int, sync: bytes) -> tuple[int, bytes, int]:
         )
     if value[end : end + _SYNC_BYTES] != sync:
         raise Damaged("bad_container", f"{where}: wrong sync marker at byte {end}")
-    return count, value[position:end], end + _SYNC_BYTES
+    return count, size, position
 
 
 def _plain(codec: str, data: bytes, budget: int, start: int) -> bytes:
@@ -357,11 +416,14 @@ def _expect_end(read: _Read, data: bytes, where: str) -> None:
 
 def _metadata_end(value: bytes) -> int:
     """Position after the header's metadata map."""
-    position = len(CONTAINER_MAGIC)
+    position, entries = len(CONTAINER_MAGIC), 0
     while True:
         count, position = _read_long(value, position)
         if count == 0:
             return position
+        entries += abs(count)
+        if entries > _MAX_ENTRIES:
+            raise Damaged("bad_container", f"the header announces more than {_MAX_ENTRIES} entries")
         if count < 0:  # a block that also gives its size in bytes
             _, position = _read_long(value, position)
         for _ in range(2 * abs(count)):
@@ -420,7 +482,7 @@ def _parse_header(header: bytes) -> tuple[WriterSchema, str]:
     metadata = _metadata(header)
     codec = metadata.get(b"avro.codec", b"null").decode("ascii", "replace")
     if codec not in CODECS:
-        raise Damaged("bad_container", f"unknown codec {codec!r}; known: {', '.join(CODECS)}")
+        raise Damaged("bad_container", f"unknown codec {codec[:40]!r}; known: {', '.join(CODECS)}")
     if b"avro.schema" not in metadata:
         raise Damaged("bad_container", "the header has no avro.schema")
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,10 +13,11 @@ import numpy.typing as npt
 from broker.batch import AlertBatch
 from broker.message import Message, Reject
 from broker.surveys import atlas, decam, elasticc, lsst, pgir, winter, ztf
-from broker.surveys.avro import Damaged, Fault, Framed, SchemaSource, frame, open_message
+from broker.surveys.avro import Damaged, Fault, Framed, SchemaSource, announced, frame, too_many
 from broker.surveys.base import Source, Survey
-from broker.surveys.columns import DATA_ERRORS
-from broker.surveys.reading import Rows, SurveyReader, wrong_shape
+from broker.surveys.columns import DATA_ERRORS, Layout
+from broker.surveys.reading import NOTHING, PlainBytes, Rows, SurveyReader, wrong_shape
+from broker.surveys.walk import MAX_RECORDS
 from broker.surveys.writer import WriterSchema
 
 SURVEYS: list[Survey] = [
@@ -32,6 +34,10 @@ SURVEYS: list[Survey] = [
 STAGE = "surveys"
 _LARGEST_MJD = 1e10
 """Beyond this a time is damage; nearer ones that cannot be right are kept, but flagged as unused."""
+MAX_BATCH_RECORDS = 50_000
+"""Records of a batch beyond one a message: messages with the most of them are refused first."""
+MAX_LETTERS = 10
+"""Records of one message that are refused each by itself; all others of it are one letter together."""
 
 
 @dataclass(frozen=True)
@@ -53,41 +59,92 @@ def decode(messages: Sequence[Message], schemas: SchemaSource) -> Decoded:
     The survey is told from the record's writer schema, not from the topic. Within a batch the order of
     the messages is kept. Bad data never raise, and never harm another record.
     """
-    reading = _Reading(messages, schemas)
-    for number in range(len(messages)):
-        reading.read(number)
+    reading = _read(messages, schemas)
     batches = []
     for survey, reader in reading.readers.items():
         rows = reader.rows()
         reading.refuse_misshapen(reader)
         if rows is not None and len(rows):
             batches.append((survey, _normalise(survey, reading, rows)))
+    reading.refuse_strangers()
     found = [batch for survey in SURVEYS for mine, batch in batches if mine is survey and len(batch)]
-    rejects = sorted(reading.rejects, key=lambda reject: (reject.message, reject.index))
-    return Decoded(found, rejects, reading.compiled, reading.fallback)
+    return Decoded(found, reading.letters(), reading.compiled, reading.fallback)
 
 
-@lru_cache(maxsize=256)
+def _read(messages: Sequence[Message], schemas: SchemaSource) -> _Reading:
+    """All messages read; if they hold too many records, again without those that hold the most."""
+    reading = _Reading(messages, schemas)
+    if reading.read_all():
+        return reading
+    reading = _Reading(messages, schemas, _fair_share([_announced(m.value, schemas) for m in messages]))
+    reading.read_all()
+    return reading
+
+
+def _fair_share(records: Sequence[int]) -> int:
+    """The most records that a message may have so that a batch is not too large.
+
+    records : of each message.  A message of one record is never refused.
+
+    >>> _fair_share([1, 3, 10_000, 10_000, 10_000, 10_000, 10_000])
+    3
+    """
+    left, most = MAX_BATCH_RECORDS, 1
+    for count, messages in sorted(Counter(records).items()):
+        left -= (count - 1) * messages
+        if left < 0:
+            break
+        most = count
+    return most
+
+
+def _announced(value: bytes, schemas: SchemaSource) -> int:
+    try:
+        return announced(value, frame(value, schemas))
+    except Damaged:
+        return 0
+
+
+@lru_cache(maxsize=64)
 def survey_of(schema: WriterSchema) -> Survey | None:
     """The survey whose alerts a writer schema describes; None if we know none."""
     return next((survey for survey in SURVEYS if survey.recognises(schema)), None)
 
 
 class _Reading:
-    """A batch while it is read: one reader a survey, and an account of every message."""
+    """A batch while it is read: one reader a survey, and an account of every message.
 
-    def __init__(self, messages: Sequence[Message], schemas: SchemaSource) -> None:
+    most : records that a message may have
+    """
+
+    def __init__(
+        self, messages: Sequence[Message], schemas: SchemaSource, most: int = MAX_RECORDS
+    ) -> None:
         self.messages = messages
         self.readers: dict[Survey, SurveyReader] = {}
-        self.rejects: list[Reject] = []
         self.compiled = self.fallback = 0
+        self._strangers: SurveyReader | None = None
+        self._stranger_names: dict[int, str] = {}
+        self._letters: dict[int, list[Reject]] = {}
+        self._surplus: Counter[int] = Counter()
+        self._most = most
+        self._spare = MAX_BATCH_RECORDS
+        self._plain_bytes = PlainBytes()
         self._schemas = schemas
         self._size = sum(len(message.value) for message in messages)
         self._alone: list[bool] = []
         """For each message whether it is one record and nothing else: then it is its own dead letter."""
         self._schema_id: list[int] = []
 
-    def read(self, number: int) -> None:
+    def read_all(self) -> bool:
+        """Read every message; False as soon as they hold more records than a batch may have."""
+        for number in range(len(self.messages)):
+            self._read(number)
+            if self._spare < 0:
+                return False
+        return True
+
+    def _read(self, number: int) -> None:
         """Read one message: its good records to its survey's reader, its damage to the rejects."""
         value = self.messages[number].value
         try:
@@ -95,56 +152,86 @@ class _Reading:
         except Damaged as damage:
             self._account(number, 0, damage.fault, damage.schema_id)
             return
-        survey = survey_of(framed.schema)
-        if survey is None:
-            self._read_unknown(number, framed)
+        if self._most < MAX_RECORDS and (records := announced(value, framed)) > self._most:
+            self._account(number, 0, too_many(records), framed.schema_id)
             return
+        survey = survey_of(framed.schema)
         reader = self._reader(survey)
         walked = reader.read(number, value, framed)
-        if walked is None:
+        if survey is None:
+            self._stranger_names[number] = framed.schema.name
+        elif walked is None:
             self.fallback += 1
-            opened = open_message(value, self._schemas)
-            reader.add(number, opened.records)
-            walked = len(opened.records), opened.fault
         else:
             self.compiled += 1
-        self._account(number, *walked, framed.schema_id)
+        good, fault = walked or reader.read_slowly(number, value, framed)
+        self._spare -= max(0, good - 1)
+        self._account(number, good, fault, framed.schema_id)
 
-    def _reader(self, survey: Survey) -> SurveyReader:
+    def _reader(self, survey: Survey | None) -> SurveyReader:
+        """The reader of a survey's messages, or of those of none."""
+        if survey is None:
+            if self._strangers is None:
+                self._strangers = self._new_reader(NOTHING)
+            return self._strangers
         if survey not in self.readers:
-            self.readers[survey] = SurveyReader(survey.layout, len(self.messages), self._size)
+            self.readers[survey] = self._new_reader(survey.layout)
         return self.readers[survey]
 
-    def _read_unknown(self, number: int, framed: Framed) -> None:
-        """A message of no survey we know: each record is refused, if it can be read at all."""
-        opened = open_message(self.messages[number].value, self._schemas)
-        self._account(number, len(opened.records), opened.fault, framed.schema_id)
+    def _new_reader(self, layout: Layout) -> SurveyReader:
+        return SurveyReader(layout, len(self.messages), self._size, self._plain_bytes)
+
+    def refuse_strangers(self) -> None:
+        """The records of no survey we know."""
+        rows = None if self._strangers is None else self._strangers.rows()
+        if rows is None:
+            return
         known = ", ".join(survey.name for survey in SURVEYS)
-        detail = f"schema {framed.schema.name!r} has the required fields of no survey we know ({known})"
-        for index, record in enumerate(opened.records):
-            self.refuse(number, index, record.datum, "unsupported_schema", detail)
+        for row, (message, index) in enumerate(zip(rows.message.tolist(), rows.index.tolist(), strict=True)):
+            name = self._stranger_names[message][:100]
+            detail = f"schema {name!r} has the required fields of no survey we know ({known})"
+            self._refuse(message, index, "unsupported_schema", detail, rows.records, row)
 
     def _account(self, number: int, good: int, fault: Fault | None, schema_id: int) -> None:
         self._alone.append(good == 1 and fault is None)
         self._schema_id.append(schema_id)
         if fault is not None:
-            self.rejects.append(Reject(number, good, fault.reason, STAGE, fault.detail, schema_id))
+            reject = Reject(number, good, fault.reason, STAGE, fault.detail, schema_id)
+            self._letters.setdefault(number, []).append(reject)
 
-    def refuse(self, message: int, index: int, record: bytes, reason: str, detail: str) -> None:
-        """One readable record that is no alert."""
-        own = None if self._alone[message] else record
-        self.rejects.append(Reject(message, index, reason, STAGE, detail, self._schema_id[message], own))
+    def _refuse(
+        self, message: int, index: int, reason: str, detail: str, records: Sequence[bytes], row: int
+    ) -> None:
+        """One readable record that is no alert: a letter, or one more of those that share one."""
+        letters = self._letters.setdefault(message, [])
+        if len(letters) > MAX_LETTERS:
+            self._surplus[message] += 1
+            return
+        own = None if self._alone[message] or len(letters) == MAX_LETTERS else records[row]
+        letters.append(Reject(message, index, reason, STAGE, detail, self._schema_id[message], own))
+
+    def letters(self) -> list[Reject]:
+        """Everything that was refused, in the order of the messages and of the records in them.
+
+        Beyond MAX_LETTERS the records of a message share one, which holds the whole message.
+        """
+        for message, more in self._surplus.items():
+            last = self._letters[message][MAX_LETTERS]
+            detail = f"this and {more:,} more records of the message: {last.detail}"
+            self._letters[message][MAX_LETTERS] = replace(last, detail=detail)
+        letters = (letter for letters in self._letters.values() for letter in letters)
+        return sorted(letters, key=lambda letter: (letter.message, letter.index))
 
     def refuse_misshapen(self, reader: SurveyReader) -> None:
         """The records that are not shaped as their survey's alerts."""
         for bad in reader.misshapen:
-            self.refuse(bad.message, bad.index, bad.record, "invalid_alert", bad.detail)
+            self._refuse(bad.message, bad.index, "invalid_alert", bad.detail, [bad.record], 0)
 
     def refuse_rows(self, rows: Rows, details: Mapping[int, str]) -> None:
         """Rows that are no alerts, and why."""
         for row, detail in details.items():
             place = int(rows.message[row]), int(rows.index[row])
-            self.refuse(*place, rows.records[row], "invalid_alert", detail)
+            self._refuse(*place, "invalid_alert", detail, rows.records, row)
 
 
 def _normalise(survey: Survey, reading: _Reading, rows: Rows) -> AlertBatch:

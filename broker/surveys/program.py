@@ -85,7 +85,7 @@ class Program:
     fallbacks: frozenset[tuple[int, int]]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def program_of(schema: WriterSchema, layout: Layout) -> Program | None:
     """The program of a writer schema; None where it does something that is left to fastavro.
 

@@ -10,7 +10,17 @@ import numpy as np
 from broker.batch import RecordBytes
 from broker.surveys import walk
 from broker.surveys.arena import Arena
-from broker.surveys.avro import Damaged, Fault, Framed, Record, container_fault, plain_blocks
+from broker.surveys.avro import (
+    Damaged,
+    Fault,
+    Framed,
+    Record,
+    announced,
+    container_fault,
+    plain_blocks,
+    read_record,
+    too_many,
+)
 from broker.surveys.columns import DATA_ERRORS, Layout, Picked, RawColumns, columns_of, pick
 from broker.surveys.program import Program, program_of
 from broker.surveys.walk import I64
@@ -62,6 +72,29 @@ class Misshapen:
     detail: str
 
 
+NOTHING = Layout((), ())
+"""Reads nothing of a record but where it is: a survey's that we do not know."""
+_FREE_RATIO = 8
+"""So many times its own size any message may have when it is decompressed: real ones have 1 to 5 times."""
+_SHARED_BYTES = 256 << 20
+"""Beyond that all messages of a batch have so many bytes together."""
+
+
+class PlainBytes:
+    """How many decompressed bytes the messages of a batch may still have."""
+
+    def __init__(self) -> None:
+        self._shared = _SHARED_BYTES
+
+    def most(self, size: int) -> int:
+        """Of a message of `size` bytes."""
+        return _FREE_RATIO * size + self._shared
+
+    def take(self, size: int, plain: int) -> None:
+        """Note that a message of `size` bytes had so many."""
+        self._shared -= max(0, plain - _FREE_RATIO * size)
+
+
 _Piece = tuple[int, bytes, WriterSchema, int]
 """Bytes that were walked in one go, a message or a block of one: (message, bytes, schema, records of the same
 message before it).  A plain tuple, for one is made for every message."""
@@ -70,9 +103,15 @@ message before it).  A plain tuple, for one is made for every message."""
 class SurveyReader:
     """Reads one survey's messages of a batch, one after another."""
 
-    def __init__(self, layout: Layout, messages: int, size: int) -> None:
-        """Of a batch of so many messages, of `size` bytes together."""
+    def __init__(
+        self, layout: Layout, messages: int, size: int, plain_bytes: PlainBytes | None = None
+    ) -> None:
+        """Of a batch of so many messages, of `size` bytes together.
+
+        plain_bytes : what the readers of a batch have in common
+        """
         self._layout = layout
+        self._plain_bytes = plain_bytes or PlainBytes()
         self._room = messages, size
         self._arena: Arena | None = None
         self._programs: dict[WriterSchema, Program | None] = {}
@@ -91,7 +130,7 @@ class SurveyReader:
     def read(self, number: int, value: bytes, framed: Framed) -> tuple[int, Fault | None] | None:
         """Walk a message's records: how many were good, and what was wrong with the one after them.
 
-        None when the message is better left to `add`; then nothing of it was kept.
+        None when the message is better left to `read_slowly`; then nothing of it was kept.
         """
         program = self.program(framed.schema)
         if program is None:
@@ -105,6 +144,9 @@ class SurveyReader:
             if fault is None:
                 return good, None
             return None if fault.code == walk.LONG_TEXT else (good, _explain(fault, value, framed))
+        records = announced(value, framed)
+        if records > walk.MAX_RECORDS:
+            return 0, too_many(records)
         return self._read_blocks(self._arena, number, value, framed, program)
 
     def _read_blocks(
@@ -112,9 +154,10 @@ class SurveyReader:
     ) -> tuple[int, Fault | None] | None:
         """The same for a container whose blocks are compressed."""
         before = arena.mark()
-        good = 0
+        good, size = 0, 0
         try:
-            for count, plain, start in plain_blocks(value, framed):
+            for count, plain, start in plain_blocks(value, framed, self._plain_bytes.most(len(value))):
+                size += len(plain)
                 if not count:
                     continue
                 more, fault = arena.read(plain, 0, len(plain), count, len(self._pieces), program)
@@ -127,11 +170,34 @@ class SurveyReader:
                     return good, _damage(fault, good, f"in the plain data of the block at byte {start}")
         except Damaged as damage:
             return good, damage.fault
+        finally:
+            self._plain_bytes.take(len(value), size)
         return good, None
 
-    def add(self, number: int, records: Sequence[Record]) -> None:
-        """Take a message's records as fastavro read them."""
-        for index, record in enumerate(records):
+    def read_slowly(self, number: int, value: bytes, framed: Framed) -> tuple[int, Fault | None]:
+        """Read a message's records by fastavro, one after the other: as `read`, for what that leaves.
+
+        Where the records are is found by a walk that keeps nothing of them, so that bad data cost no more
+        than they do there.
+        """
+        outline = SurveyReader(NOTHING, 1, len(value), self._plain_bytes)
+        walked = outline.read(number, value, framed)
+        if walked is None:
+            return 0, Fault("unsupported_schema", f"schema {framed.schema.name[:60]!r} is nested too deeply")
+        rows = outline.rows()
+        for index, datum in enumerate(rows.records if rows is not None else ()):
+            self._add_one(number, index, datum, framed.schema)
+        return walked
+
+    def _add_one(self, number: int, index: int, datum: bytes, schema: WriterSchema) -> None:
+        try:
+            self.add(number, [read_record(datum, schema)], index)
+        except Damaged as damage:
+            self.misshapen.append(Misshapen(number, index, schema, datum, damage.fault.detail))
+
+    def add(self, number: int, records: Sequence[Record], first: int = 0) -> None:
+        """Take a message's records as fastavro read them.  first : the index of the first"""
+        for index, record in enumerate(records, start=first):
             try:
                 self._picked.append((number, index, record, pick(record, self._layout)))
             except DATA_ERRORS as error:
@@ -212,6 +278,8 @@ def wrong_shape(error: Exception) -> str:
 
 
 def _explain(fault: walk.WalkFault, value: bytes, framed: Framed) -> Fault:
+    if fault.code == walk.MANY_RECORDS:
+        return too_many(walk.MAX_RECORDS + 1)
     if fault.code == walk.FRAME:
         if framed.codec is None:  # the framing announces one record, and there is not a byte of it
             fault = replace(fault, code=walk.TRUNCATED, at=framed.start, record=framed.start)

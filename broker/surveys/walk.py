@@ -32,10 +32,10 @@ NOT_NULLABLE = -1
 
 (
     OK, TRUNCATED, LONG_NUMBER, LARGE_INT, BAD_BRANCH, BAD_LENGTH, BAD_BOOL, BAD_ENUM, BAD_COUNT, BAD_UTF8,
-    TRAILING, LONG_TEXT, MANY_ROWS, FRAME, GROW_ROWS, GROW_TEXT,
-) = range(16)  # fmt: skip
+    TRAILING, LONG_TEXT, MANY_ROWS, FRAME, GROW_ROWS, GROW_TEXT, MANY_RECORDS,
+) = range(17)  # fmt: skip
 """What stopped a walk."""
-CODE_BITS = 4
+CODE_BITS = 5
 """Bits of the number that a walk returns which say what stopped it."""
 FAULT_TEXT = {
     TRUNCATED: "the data end inside a value",
@@ -57,6 +57,8 @@ MAX_TEXT_BYTES = 128
 """Longest text a mapped field may hold: columns of text are as wide as their longest."""
 MAX_ROWS = 1_000_000
 """Items of one record's array: far above any history, far below harm."""
+MAX_RECORDS = 10_000
+"""Records of one message, and blocks: of real alerts no message could hold so many."""
 SYNC_BYTES = 16
 
 FAULT_AT, RECORD_AT, BLOCK_AT, RECORDS, TEXT_USED, FULL, META = range(7)
@@ -88,7 +90,8 @@ def walk(value, start, end, count, number, program, ints, text, state):  # type:
     program, ints, text, state : as `arena.py` makes them
 
     Records before the first damage are kept. On GROW_* the whole message is taken back: enlarge, do it again;
-    and on LONG_TEXT, which is no damage to what follows: leave the message to another way.
+    and on LONG_TEXT, which is no damage to what follows: leave the message to another way. On MANY_RECORDS
+    too: then nothing of the message is read.
     """
     _save(state, AT_MESSAGE)
     state[RECORDS] = 0
@@ -97,8 +100,10 @@ def walk(value, start, end, count, number, program, ints, text, state):  # type:
         code = _container(value, start, end, number, program, ints, text, state)
     else:
         code = _block(value, start, end, count, number, program, ints, text, state)
-    if code in (GROW_ROWS, GROW_TEXT, LONG_TEXT):
+    if code in (GROW_ROWS, GROW_TEXT, LONG_TEXT, MANY_RECORDS):
         _restore(state, AT_MESSAGE)
+    if code == MANY_RECORDS:
+        state[RECORDS] = 0
     return code | state[RECORDS] << CODE_BITS
 
 
@@ -108,8 +113,11 @@ def _container(value, start, end, number, program, ints, text, state):  # type: 
     pos = start + SYNC_BYTES
     if pos > end:
         return FRAME
+    state[BLOCK_AT] = pos
+    blocks = 0
     while pos < end:
         state[BLOCK_AT] = pos
+        blocks += 1
         count, pos = _number(value, pos, end)
         if pos < 0 or count < 0:
             return FRAME
@@ -119,6 +127,8 @@ def _container(value, start, end, number, program, ints, text, state):  # type: 
         for k in range(SYNC_BYTES):
             if value[pos + size + k] != value[start + k]:
                 return FRAME
+        if blocks > MAX_RECORDS or count > MAX_RECORDS - state[RECORDS]:
+            return MANY_RECORDS
         code = _block(value, pos, pos + size, count, number, program, ints, text, state)
         if code != OK:
             return code
