@@ -69,6 +69,13 @@ class LightCurves:
         words = self.points.view(np.int64).reshape(-1, POINT.itemsize // 8)
         return LightCurves(words[flat].reshape(-1).view(POINT), starts)
 
+    def where(self, keep: npt.NDArray[np.bool_]) -> LightCurves:
+        """The points that are to be kept, in the same rows.  keep : (m,)"""
+        if keep.all():
+            return self
+        seen = np.concatenate([[0], np.cumsum(keep)])
+        return LightCurves(self.points[keep], seen[self.starts].astype(np.int64))
+
 
 def empty_points(count: int) -> Points:
     """`count` points of zeros."""
@@ -82,8 +89,4 @@ def empty_light_curves(rows: int) -> LightCurves:
 
 def without_private(curves: LightCurves) -> LightCurves:
     """Light curves without the points of proprietary programmes."""
-    keep = (curves.points["flags"] & FLAG_PRIVATE) == 0
-    if keep.all():
-        return curves
-    seen = np.concatenate([[0], np.cumsum(keep)])
-    return LightCurves(curves.points[keep], seen[curves.starts].astype(np.int64))
+    return curves.where((curves.points["flags"] & FLAG_PRIVATE) == 0)

@@ -87,7 +87,9 @@ SHADOW_FAILURES = Counter("broker_shadow_failures", "Batches that a shadow could
 EXPIRED = Counter("broker_expired_records", "Input records that retention dropped before they were read")
 LATE_POINTS = Counter("broker_late_points", "Points merged that are older than the newest their object had")
 RETRACTIONS = Counter("broker_retractions", "Published alerts taken back because the survey withdrew them")
-POINTS_DROPPED = Counter("broker_points_dropped", "Light-curve points dropped by history.max_points")
+POINTS_DROPPED = Counter(
+    "broker_points_dropped", "Light-curve points dropped by history.max_points, or later than their record"
+)
 ANNOTATIONS_READ = Counter(
     "broker_annotations",
     "Annotations and re-evaluations read: judged, waiting for the object's next alert, rejected, duplicate",

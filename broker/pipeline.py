@@ -198,6 +198,7 @@ class Pipeline:
             messages = [message for message in messages if message.topic != ANNOTATIONS]
         for part, decoded in self._decoded(messages, outcome):
             outcome.decoded_by.update(compiled=decoded.compiled, fallback=decoded.fallback)
+            outcome.points_dropped += decoded.future_points
             for reject in decoded.rejects:
                 self._reject(outcome, UNKNOWN_SURVEY, part[reject.message], reject)
             for batch in decoded.batches:

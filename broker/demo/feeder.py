@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.astro.times import unix_s_to_mjd_tai
 from broker.client.send import Pace, Sender
 from broker.config import Settings
 from broker.errors import BrokerError
@@ -18,6 +20,8 @@ from broker.simulate import simulate_lsst, simulate_ztf
 
 _ENDLESS = 1_000_000
 _SEED = 1
+_NIGHTS = 730
+"""How far back the simulated sky begins [day]: a million alerts take fewer nights, and none may lie ahead."""
 
 
 @dataclass(frozen=True)
@@ -51,5 +55,14 @@ def packets_of(plan: Plan) -> Iterator[Packet]:
                 yield Packet(replay_topic(plan.survey or survey), None, item.value)
         return
     make = simulate_lsst if plan.survey == "lsst" else simulate_ztf
-    for alert in make(_ENDLESS, _SEED):
+    for alert in make(_ENDLESS, _SEED, first_night(time.time())):
         yield Packet(replay_topic(plan.survey or "ztf"), None, alert.value)
+
+
+def first_night(unix_s: float) -> float:
+    """Where the simulated sky begins so that it never reaches a time that is yet to come [MJD, TAI].
+
+    >>> first_night(1_790_000_000.0)
+    60574.0
+    """
+    return float(unix_s_to_mjd_tai(unix_s)) // 1.0 - _NIGHTS

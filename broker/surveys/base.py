@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from broker.astro.bands import NO_BAND, band_index
 from broker.astro.sky import ARCSEC_PER_DEGREE
+from broker.astro.times import unix_s_to_mjd_tai
 from broker.batch import PACKET_COLUMNS, AlertBatch
 from broker.lightcurves import FLAG_UNUSED, LIMIT, POINT, LightCurves, Points, empty_points
 from broker.message import Message
@@ -26,7 +27,9 @@ U16 = npt.NDArray[np.uint16]
 STANDARD_EXPOSURE_S = 30.0
 """Exposure time of both ZTF's and Rubin's standard visit [s], where a packet gives none."""
 _PLAUSIBLE_MJD = (15_000.0, 90_000.0)
-"""1900 to 2105: a point outside is kept (official samples hold seconds in a day's field) but not used."""
+"""1900 to 2105: a point outside is kept but not used."""
+_UNIX_SECONDS = (1e9, 4e9)
+"""2001 to 2096: Rubin's sample alerts hold seconds in a field of days."""
 _LONGEST_ID = 19
 """Digits of the largest int64."""
 _LARGEST_F4 = float(np.finfo(np.float32).max)
@@ -149,6 +152,12 @@ def flag(bit: int, where: npt.NDArray[np.bool_]) -> U16:
     return np.where(where, bit, 0).astype(np.uint16)
 
 
+def as_days(times: F64) -> F64:
+    """Times in days, where some are in seconds since 1970.  times, returns : (n,) [MJD, TAI]."""
+    seconds = (times > _UNIX_SECONDS[0]) & (times < _UNIX_SECONDS[1])
+    return np.where(seconds, unix_s_to_mjd_tai(times), times) if seconds.any() else times
+
+
 def make_points(
     kind: int,
     *,
@@ -166,7 +175,7 @@ def make_points(
     to any point whose time cannot be right, so that no feature has to ask.
     """
     points = empty_points(len(source_id))
-    points["midpoint_mjd_tai"], points["source_id"] = midpoint_mjd_tai, source_id
+    points["midpoint_mjd_tai"], points["source_id"] = as_days(midpoint_mjd_tai), source_id
     points["psf_flux"], points["psf_flux_err"] = _to_f4(psf_flux), _to_f4(psf_flux_err)
     points["known_at"], points["band"], points["kind"] = known_at, band, kind
     first, last = _PLAUSIBLE_MJD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +11,13 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from broker.astro.times import unix_s_to_mjd_tai
 from broker.batch import AlertBatch
+from broker.lightcurves import LightCurves
 from broker.message import Message, Reject
 from broker.surveys import atlas, decam, elasticc, lsst, pgir, winter, ztf
 from broker.surveys.avro import Damaged, Fault, Framed, SchemaSource, announced, frame, too_many
-from broker.surveys.base import Source, Survey
+from broker.surveys.base import Source, Survey, as_days
 from broker.surveys.columns import DATA_ERRORS, Layout
 from broker.surveys.reading import NOTHING, PlainBytes, Rows, SurveyReader, wrong_shape
 from broker.surveys.walk import MAX_RECORDS
@@ -32,8 +35,10 @@ SURVEYS: list[Survey] = [
 """In the order they are asked: ELAsTiCC's packets would also pass for Rubin's."""
 
 STAGE = "surveys"
-_LARGEST_MJD = 1e10
-"""Beyond this a time is damage; nearer ones that cannot be right are kept, but flagged as unused."""
+LATEST_DAYS = 1.0
+"""How much later than its Kafka record a time may lie [day]: clocks differ, days do not."""
+_FIRST_TIMESTAMP_MS = 946_684_800_000
+"""2000-01-01: a Kafka timestamp before any alert is none."""
 MAX_BATCH_RECORDS = 50_000
 """Records of a batch beyond one a message: messages with the most of them are refused first."""
 MAX_LETTERS = 10
@@ -45,12 +50,14 @@ class Decoded:
     """What a batch of messages held: every record is a row of one of `batches` or one of `rejects`.
 
     compiled, fallback : messages of surveys we know that the compiled walk read, and that fastavro read
+    future_points : points of histories that were left out because they are later than the record they came in
     """
 
     batches: list[AlertBatch]
     rejects: list[Reject]
     compiled: int = 0
     fallback: int = 0
+    future_points: int = 0
 
 
 def decode(messages: Sequence[Message], schemas: SchemaSource) -> Decoded:
@@ -60,15 +67,18 @@ def decode(messages: Sequence[Message], schemas: SchemaSource) -> Decoded:
     the messages is kept. Bad data never raise, and never harm another record.
     """
     reading = _read(messages, schemas)
-    batches = []
+    batches, future_points = [], 0
     for survey, reader in reading.readers.items():
         rows = reader.rows()
         reading.refuse_misshapen(reader)
         if rows is not None and len(rows):
-            batches.append((survey, _normalise(survey, reading, rows)))
+            batch = _normalise(survey, reading, rows)
+            points = _without_future(batch)
+            future_points += len(batch.points.points) - len(points.points)
+            batches.append((survey, replace(batch, points=points)))
     reading.refuse_strangers()
     found = [batch for survey in SURVEYS for mine, batch in batches if mine is survey and len(batch)]
-    return Decoded(found, reading.letters(), reading.compiled, reading.fallback)
+    return Decoded(found, reading.letters(), reading.compiled, reading.fallback, future_points)
 
 
 def _read(messages: Sequence[Message], schemas: SchemaSource) -> _Reading:
@@ -259,7 +269,8 @@ def _apply(survey: Survey, messages: Sequence[Message], rows: Rows) -> AlertBatc
     """A survey's normalisation of rows; numbers beyond float64 become NaN there, without a warning."""
     source = Source(messages, rows.message, rows.index, rows.records, rows.schemas, rows.cutouts)
     with np.errstate(all="ignore"):
-        return survey.normalise(rows.raw, source)
+        batch = survey.normalise(rows.raw, source)
+    return replace(batch, midpoint_mjd_tai=as_days(batch.midpoint_mjd_tai))
 
 
 def _fault_alone(survey: Survey, messages: Sequence[Message], rows: Rows, row: int) -> str:
@@ -273,9 +284,11 @@ def _fault_alone(survey: Survey, messages: Sequence[Message], rows: Rows, row: i
 
 def _invalid(survey: Survey, batch: AlertBatch) -> dict[int, str]:
     """Row to what is missing, for alerts without an identity, a time or a place."""
+    midpoint = batch.midpoint_mjd_tai
     checks: list[tuple[npt.NDArray[np.bool_], str]] = [
         (batch.dia_source_id == 0, "no id of the detection (candid, diaSourceId)"),
-        (~(np.abs(batch.midpoint_mjd_tai) < _LARGEST_MJD), "no time, or one that is no date"),
+        (~(midpoint >= 0.0), "no time, or one that is no date"),
+        (midpoint > _latest(batch), "a time more than a day later than that of its Kafka record"),
         (~((batch.ra >= 0.0) & (batch.ra <= 360.0)), "no right ascension, or one outside 0 to 360 degrees"),
         (~(np.abs(batch.dec) <= 90.0), "no declination, or one outside -90 to 90 degrees"),
     ]
@@ -286,3 +299,22 @@ def _invalid(survey: Survey, batch: AlertBatch) -> dict[int, str]:
         for row in np.flatnonzero(bad).tolist():
             found.setdefault(row, []).append(text)
     return {row: f"source {batch.dia_source_id[row]}: {'; '.join(texts)}" for row, texts in found.items()}
+
+
+def _latest(batch: AlertBatch) -> npt.NDArray[np.float64]:
+    """The latest time that an alert, or a point of its history, can have.  Returns (n,) [MJD, TAI].
+
+    A day after the Kafka timestamp of its record, or after now where the record has none: what is later would
+    be the newest of its object for ever.
+    """
+    given = np.array([message.timestamp_ms for message in batch.messages], dtype=np.float64)
+    known_ms = np.where(given < _FIRST_TIMESTAMP_MS, time.time() * 1000.0, given)
+    latest: npt.NDArray[np.float64] = unix_s_to_mjd_tai(known_ms / 1000.0)[batch.message] + LATEST_DAYS
+    return latest
+
+
+def _without_future(batch: AlertBatch) -> LightCurves:
+    """The light curves without the points that are later than their record."""
+    curves = batch.points
+    latest = np.repeat(_latest(batch), np.diff(curves.starts))
+    return curves.where(~(curves.points["midpoint_mjd_tai"] > latest))

@@ -123,6 +123,8 @@ def _lsst_point(kind: int, source_id: int, p: dict[str, Any], unit: float) -> Ex
     doubtful = p.get("psfFlux_flag") is True or time > 90_000 or (kind != LIMIT and math.isnan(flux))
     withdrawn = (p.get("timeWithdrawnMjdTai") or 0.0) > 0.0  # some write NaN or 0 for null
     flags = (UNUSED if doubtful else 0) | (WITHDRAWN if withdrawn else 0)
+    if time > 1e9:  # some official samples hold seconds
+        time = float(Time(time, format="unix").tai.mjd)
     return Expected(kind, source_id, BANDS[_get(p, "band", "filterName")], time, flux, error, flags)
 
 

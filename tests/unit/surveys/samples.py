@@ -17,7 +17,8 @@ from broker.schemas import load, lsst_schema
 from broker.simulate import simulate_lsst, simulate_ztf
 from tests.data import shared_data
 
-KNOWN_AT_MS = 1_700_000_000_123
+KNOWN_AT_MS = 1_800_000_000_123
+"""Later than every sample: 2027-01-15."""
 SYNC = b"0123456789abcdef"
 
 

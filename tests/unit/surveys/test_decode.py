@@ -106,7 +106,8 @@ def test_a_bad_alert_in_a_container_is_one_reject_with_its_bytes() -> None:
     [
         ("candid", 0, "no id"),
         ("candidate.jd", float("nan"), "no time"),
-        ("candidate.jd", 1e300, "no time"),
+        ("candidate.jd", 1e300, "later than that of its Kafka record"),
+        ("candidate.jd", 0.0, "no time"),
         ("candidate.ra", float("inf"), "right ascension"),
         ("candidate.ra", 360.5, "right ascension"),
         ("candidate.dec", -90.5, "declination"),
