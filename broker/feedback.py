@@ -13,10 +13,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 from broker.errors import FeedbackError
 from broker.filter import check_name
+from broker.text import whole
 
 Verdict = Literal["interesting", "boring"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -50,6 +52,8 @@ class Mark:
     def __post_init__(self) -> None:
         check_name("owner", self.owner)
         _check_survey(self.survey)
+        if not 0 < self.alert < 2**63:
+            raise FeedbackError(f"{self.alert} is no diaSourceId")
         if self.verdict not in VERDICTS:
             raise FeedbackError(f"unknown verdict {self.verdict!r}; choose {' or '.join(VERDICTS)}")
         if len(self.note) > MAX_NOTE:
@@ -77,7 +81,7 @@ class Mark:
         """From what to_json gives.  Raises FeedbackError, ValueError, KeyError or TypeError."""
         texts = {name: str(record[name]) for name in ("owner", "survey", "note", "at", "by")}
         return cls(
-            alert=int(record["alert"]),
+            alert=whole(record["alert"]),
             object_name=str(record["objectName"]),
             verdict=record["verdict"],
             features={str(name): float(value) for name, value in record["features"].items()},
@@ -102,6 +106,8 @@ class StoredTrees:
     def __post_init__(self) -> None:
         _check_survey(self.survey)
         _check_stored(self.revision, self.archive)
+        if datetime.fromisoformat(self.at).tzinfo is None:
+            raise FeedbackError(f"trees of {self.at}, a time without a zone")
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, the archive in base64."""
@@ -112,7 +118,7 @@ class StoredTrees:
         """From what to_json gives.  Raises FeedbackError, ValueError, KeyError or TypeError."""
         archive = _opened(record)
         return cls(
-            str(record["survey"]), int(record["revision"]), archive, int(record["alerts"]), str(record["at"])
+            str(record["survey"]), whole(record["revision"]), archive, whole(record["alerts"]), str(record["at"])
         )
 
 
@@ -163,12 +169,12 @@ class StoredForest:
         return cls(
             str(record["owner"]),
             str(record["survey"]),
-            int(record["revision"]),
-            int(record["trees"]),
+            whole(record["revision"]),
+            whole(record["trees"]),
             _opened(record),
-            tuple(int(alert) for alert in record["interesting"]),
-            tuple(int(alert) for alert in record["boring"]),
-            int(record["alerts"]),
+            tuple(whole(alert) for alert in record["interesting"]),
+            tuple(whole(alert) for alert in record["boring"]),
+            whole(record["alerts"]),
             str(record["at"]),
         )
 
@@ -179,7 +185,7 @@ def _check_survey(survey: str) -> None:
 
 
 def _check_stored(revision: int, archive: bytes) -> None:
-    if revision < 1 or len(archive) > MAX_ARCHIVE_BYTES:
+    if not 1 <= revision < 2**31 or len(archive) > MAX_ARCHIVE_BYTES:
         raise FeedbackError(f"revision {revision} with arrays of {len(archive):,} bytes cannot be stored")
 
 

@@ -16,6 +16,7 @@ Payload = Literal["light", "standard", "full"]
 State = Literal["draft", "active", "paused", "removed"]
 Excess = Literal["sample-then-pause", "sample", "pause"]
 
+MAX_VERSION = 2**31 - 1
 _NAME = re.compile(r"[a-z0-9-]{1,48}")
 _TEXTS = ("owner", "name", "where", "payload", "state", "description")
 _LATER_FIELDS: dict[str, tuple[type, ...]] = {
@@ -76,9 +77,9 @@ class Filter:
         _check_limit("max_us_per_alert", self.max_us_per_alert)
         if not 0 < self.sample <= 1:
             raise FilterError(f"a share of {self.sample} of the hits; it is above 0 and at most 1")
-        if self.version < 1:
+        if not 1 <= self.version <= MAX_VERSION:
             raise FilterError(
-                f"version {self.version} of filter {self.owner}.{self.name}; versions start at 1"
+                f"version {self.version} of filter {self.owner}.{self.name}; versions count from 1"
             )
         _check_time(self.created_at)
         _check_time(self.changed_at)
@@ -122,7 +123,7 @@ class Filter:
     def from_json(cls, record: Mapping[str, Any]) -> Filter:
         """From what to_json gives; fields that a later version of the broker added are ignored."""
         faulty = [key for key in _TEXTS if not isinstance(record.get(key), str)]
-        faulty += ["version"] if not isinstance(record.get("version"), int) else []
+        faulty += ["version"] if type(record.get("version")) is not int else []
         later = {name: record[_camel(name)] for name in _LATER_FIELDS if _camel(name) in record}
         faulty += [_camel(name) for name, value in later.items() if type(value) not in _LATER_FIELDS[name]]
         if faulty:
@@ -162,6 +163,6 @@ def _camel(name: str) -> str:
 def _check_time(text: str) -> None:
     try:
         if text:
-            datetime.fromisoformat(text)
-    except ValueError:
+            datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
         raise FilterError(f"{text[:60]!r} is not an ISO 8601 time; write 2025-01-31T12:00:00Z") from None

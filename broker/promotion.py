@@ -105,7 +105,7 @@ class Promotion:
         group, revision, below = record["group"], record["revision"], record["below"]
         if not isinstance(group, str) or _NAME.fullmatch(group) is None:
             raise ValueError(f"{group!r} is no group of surveys")
-        if not isinstance(revision, int) or not isinstance(below, int) or not 0 <= below < revision:
+        if type(revision) is not int or type(below) is not int or not 0 <= below < revision:
             raise ValueError(f"revision {revision!r} of {group} cannot lie on {below!r}")
         named = record["bundle"]
         bundle = None if named is None else BundleName(named["id"], named["version"])

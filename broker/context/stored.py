@@ -11,6 +11,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,12 +23,14 @@ import numpy.typing as npt
 
 from broker.errors import ListError
 from broker.filter import check_name
+from broker.text import whole
 
 ListKind = Literal["watchlist", "region"]
 LIST_KINDS: tuple[ListKind, ...] = get_args(ListKind)
 ListState = Literal["active", "removed"]
 
 BLOB = "blob"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 PART_BYTES = 8 * 1024 * 1024
 """Of a part; in base64 a third more, which leaves room in the 17 MiB of a message."""
 MAX_PARTS = 32
@@ -67,7 +71,7 @@ class StoredList:
     by: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in LIST_KINDS or self.state not in get_args(ListState) or self.revision < 1:
+        if self.kind not in LIST_KINDS or self.state not in get_args(ListState) or not 1 <= self.revision < 2**31:
             raise ListError(
                 f"revision {self.revision} of a {self.kind!r} in state {self.state!r} is not known here"
             )
@@ -75,6 +79,9 @@ class StoredList:
         check_name("owner", self.owner)
         if len(self.description) > MAX_DESCRIPTION:
             raise ListError(f"a description of {len(self.description)} characters; at most {MAX_DESCRIPTION}")
+        numbers = [*self.area_deg2.values(), self.radius_arcsec or 0.0]
+        if not all(map(math.isfinite, numbers)) or min(self.size, self.rows) < 0:
+            raise ListError("sizes, areas and a radius must be finite, and not below 0")
         if not 0 <= self.parts <= MAX_PARTS:
             raise ListError(f"contents in {self.parts} parts; at most {MAX_PARTS} are read")
 
@@ -100,13 +107,13 @@ class StoredList:
         return cls(
             kind=record["kind"],
             name=str(record["name"]),
-            revision=int(record["revision"]),
+            revision=whole(record["revision"]),
             owner=str(record["owner"]),
             form=str(record["form"]),
             sha256=str(record["sha256"]),
-            size=int(record["size"]),
-            parts=int(record["parts"]),
-            rows=int(record["rows"]),
+            size=whole(record["size"]),
+            parts=whole(record["parts"]),
+            rows=whole(record["rows"]),
             description=str(record.get("description", "")),
             radius_arcsec=None if radius is None else float(radius),
             area_deg2={str(level): float(area) for level, area in record.get("areaDeg2", {}).items()},
@@ -145,6 +152,8 @@ def blob_key(sha256: str, part: int) -> bytes:
 def blob_place(key: bytes) -> tuple[str, int]:
     """Which part of which blob a key is of.  Raises ValueError."""
     _, sha256, part = key.decode().split("/")
+    if _SHA256.fullmatch(sha256) is None or not part.isdecimal() or not 0 <= int(part) < MAX_PARTS:
+        raise ValueError("the key of a part is blob/<sha256>/<number>")
     return sha256, int(part)
 
 
@@ -165,7 +174,7 @@ def content_of(item: StoredList, blobs: Mapping[str, Parts]) -> bytes:
         raise ListError(f"{len(missing)} of its {item.parts} parts are not in the control topic")
     try:
         pieces = [_piece(parts[part]) for part in range(item.parts)]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ListError(f"a part of it cannot be read: {error}") from None
     content = b"".join(pieces)
     if hashlib.sha256(content).hexdigest() != item.sha256:

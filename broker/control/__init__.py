@@ -8,6 +8,7 @@ hold the same state.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,11 +16,12 @@ from typing import Any
 
 from broker.catalog import StoredCatalog
 from broker.context.stored import BLOB, LIST_KINDS, ListKind, Parts, StoredList, blob_place
-from broker.errors import CatalogError, FeedbackError, FilterError, ListError
+from broker.errors import BrokerError
 from broker.feedback import Mark, StoredForest, StoredTrees
 from broker.filter import Filter
 from broker.promotion import BundleName, Promotion, Shadow, StoredBundle
 from broker.table import ColumnSpec
+from broker.text import fault_of_json, printable
 
 FILTER = "filter"
 SCHEMA = "schema"
@@ -33,6 +35,27 @@ CATALOG = "catalog"
 NEAR = "catalogue"
 """What a filter's function calls the kind of state that a catalogue is."""
 _BLOB_PREFIX = f"{BLOB}/".encode()
+
+
+MAX_UNREADABLE = 100
+"""Records that could not be applied and are listed."""
+_LONGEST_WHY = 300
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A record that could not be applied, and so changed nothing.
+
+    key : in letters that can be shown, cut;  place : tells keys apart, None for a record without one
+    """
+
+    offset: int
+    key: str
+    why: str
+    place: bytes | None = None
+
+    def __str__(self) -> str:
+        return f"control record {self.offset} ({self.key or 'without a key'}) is not applied: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +74,8 @@ class ControlState:
     catalogs : every revision of each catalogue, removals included
     lists : every revision of every watchlist and region, by (kind, name), removals included
     blobs : the contents of these, as they came, by SHA-256: nothing is read of them here
-    unreadable : (offset, why) of records that this version of the code could not read
+    unreadable : the newest records that could not be applied, of each key the last, until one of that key can
+    unreadable_more : how many older ones are not listed any more
     """
 
     epoch: int = -1
@@ -66,7 +90,8 @@ class ControlState:
     forest_epochs: Mapping[str, int] = field(default_factory=dict)
     shadows: Mapping[str, Shadow] = field(default_factory=dict)
     catalogs: Mapping[str, Mapping[int, StoredCatalog]] = field(default_factory=dict)
-    unreadable: tuple[tuple[int, str], ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+    unreadable_more: int = 0
     lists: Mapping[tuple[ListKind, str], Mapping[int, StoredList]] = field(default_factory=dict)
     blobs: Mapping[str, Parts] = field(default_factory=dict, repr=False)
 
@@ -139,42 +164,84 @@ def _newest(filters: Iterable[Filter]) -> dict[str, Filter]:
 
 
 def apply(state: ControlState, offset: int, key: bytes | None, value: bytes | None) -> ControlState:
-    """The state after one more control record; a record we cannot read is noted, never fatal."""
+    """The state after one more control record; one that cannot be applied is noted, never fatal.
+
+    Whatever its bytes are, they change nothing then. A later record of its key takes the note away, one without
+    a value too.
+    """
+    before = _forgiven(state, key)
+    if value is None and before is not state:
+        return replace(before, epoch=offset)
     try:
-        if key is not None and value is not None and key.startswith(_BLOB_PREFIX):
-            return _with_part(state, offset, *blob_place(key), value)
-        kind, content = _parse(key, value)
-        if kind == FILTER:
-            return _with_filter(state, offset, Filter.from_json(content))
-        if kind == SCHEMA:
-            schemas = {**state.schemas, int(content["id"]): str(content["schema"])}
-            return replace(state, epoch=offset, schemas=schemas)
-        if kind == BUNDLE:
-            stored = StoredBundle.from_json(content)
-            return replace(state, epoch=offset, bundles={**state.bundles, stored.name: stored})
-        if kind == MODEL:
-            return _with_promotion(state, offset, Promotion.from_json(content))
-        if kind == FEEDBACK:
-            mark = Mark.from_json(content)
-            return replace(state, epoch=offset, marks={**state.marks, mark.key: mark})
-        if kind == TREES:
-            return _with_trees(state, offset, StoredTrees.from_json(content))
-        if kind == FOREST:
-            return _with_forest(state, offset, StoredForest.from_json(content))
-        if kind == SHADOW:
-            item = Shadow.from_json(content, offset)
-            return replace(state, epoch=offset, shadows={**state.shadows, item.group: item})
-        if kind == CATALOG:
-            return _with_catalog(state, offset, StoredCatalog.from_json(content, offset))
-        if kind in LIST_KINDS:
-            return _with_list(state, offset, StoredList.from_json(content))
-        raise ValueError(f"unknown kind {kind!r}")
-    except (ValueError, KeyError, TypeError, AttributeError, *_REFUSED) as error:
-        return replace(state, epoch=offset, unreadable=(*state.unreadable, (offset, str(error))))
+        return _applied(before, offset, key, value)
+    except MemoryError:
+        raise  # a fault of this machine, not of the record
+    except Exception as error:  # anybody may have written anything
+        return _noted(before, offset, key, error)
 
 
-_REFUSED = (FilterError, FeedbackError, CatalogError, ListError)
-"""What a record's own type says of content that it cannot have."""
+def _forgiven(state: ControlState, key: bytes | None) -> ControlState:
+    """The state without the note of a record of this key."""
+    if key is None or not state.unreadable:
+        return state
+    place = _place(key)
+    left = tuple(item for item in state.unreadable if item.place != place)
+    return state if len(left) == len(state.unreadable) else replace(state, unreadable=left)
+
+
+def _noted(state: ControlState, offset: int, key: bytes | None, error: Exception) -> ControlState:
+    shown = printable((key or b"")[:200].decode("utf-8", "backslashreplace"), 100)
+    kind = "" if isinstance(error, BrokerError) else f"{type(error).__name__}: "
+    why = printable(kind + str(error), _LONGEST_WHY)
+    item = Unreadable(offset, shown, why, None if key is None else _place(key))
+    listed = (*state.unreadable, item)
+    more = state.unreadable_more + max(0, len(listed) - MAX_UNREADABLE)
+    return replace(state, epoch=offset, unreadable=listed[-MAX_UNREADABLE:], unreadable_more=more)
+
+
+def _place(key: bytes) -> bytes:
+    """What tells a key from others, however long it is."""
+    return hashlib.blake2b(key, digest_size=16).digest()
+
+
+def _applied(  # noqa: PLR0911
+    state: ControlState, offset: int, key: bytes | None, value: bytes | None
+) -> ControlState:
+    if key is not None and value is not None and key.startswith(_BLOB_PREFIX):
+        return _with_part(state, offset, *blob_place(key), value)
+    kind, content = _parse(key, value)
+    if kind == FILTER:
+        return _with_filter(state, offset, Filter.from_json(content))
+    if kind == SCHEMA:
+        return replace(state, epoch=offset, schemas={**state.schemas, **_schema(content)})
+    if kind == BUNDLE:
+        stored = StoredBundle.from_json(content)
+        return replace(state, epoch=offset, bundles={**state.bundles, stored.name: stored})
+    if kind == MODEL:
+        return _with_promotion(state, offset, Promotion.from_json(content))
+    if kind == FEEDBACK:
+        mark = Mark.from_json(content)
+        return replace(state, epoch=offset, marks={**state.marks, mark.key: mark})
+    if kind == TREES:
+        return _with_trees(state, offset, StoredTrees.from_json(content))
+    if kind == FOREST:
+        return _with_forest(state, offset, StoredForest.from_json(content))
+    if kind == SHADOW:
+        item = Shadow.from_json(content, offset)
+        return replace(state, epoch=offset, shadows={**state.shadows, item.group: item})
+    if kind == CATALOG:
+        return _with_catalog(state, offset, StoredCatalog.from_json(content, offset))
+    if kind in LIST_KINDS:
+        return _with_list(state, offset, StoredList.from_json(content))
+    raise ValueError(f"unknown kind {kind!r}")
+
+
+def _schema(content: Mapping[str, Any]) -> dict[int, str]:
+    """A schema by its id.  Raises ValueError, KeyError or TypeError."""
+    identifier, text = content["id"], content["schema"]
+    if type(identifier) is not int or not 0 <= identifier < 2**31 or not isinstance(text, str):
+        raise ValueError("a schema has an id of 31 bits and a text")
+    return {identifier: text}
 
 
 def _with_filter(state: ControlState, offset: int, item: Filter) -> ControlState:
@@ -275,4 +342,6 @@ def _parse(key: bytes | None, value: bytes | None) -> tuple[str, dict[str, Any]]
     content = json.loads(value)
     if not isinstance(content, dict):
         raise ValueError("a control record's value is a JSON object")
+    if fault := fault_of_json(content):
+        raise ValueError(f"its value has {fault}")
     return key.decode().split("/", 1)[0], content

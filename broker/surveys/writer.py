@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import fastavro
 
 from broker.errors import SchemaError
+from broker.text import is_text, parts_of, printable
 
 MAX_TEXT_BYTES = 1 << 18
 """Of a schema: five times the longest of any survey."""
@@ -93,7 +93,7 @@ def _read(text: str) -> WriterSchema:
     except MemoryError:
         raise
     except Exception as error:  # fastavro raises whatever its walk over a damaged schema meets
-        raise SchemaError(f"refused: {type(error).__name__}: {str(error)[:200]}") from error
+        raise SchemaError(f"refused: {type(error).__name__}: {printable(str(error), 200)}") from error
     if not isinstance(parsed, dict) or parsed.get("type") not in ("record", "error"):
         raise SchemaError("is not a record; an alert must be one")
     try:
@@ -102,7 +102,7 @@ def _read(text: str) -> WriterSchema:
         paths = _Paths(walk.named)
         paths.below(parsed, "")
     except (RecursionError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise SchemaError(f"cannot be walked: {type(error).__name__}: {str(error)[:200]}") from error
+        raise SchemaError(f"cannot be walked: {type(error).__name__}: {printable(str(error), 200)}") from error
     version = str(raw.get("version", ""))[:MAX_VERSION]
     return WriterSchema(text, parsed, str(parsed["name"]), version, frozenset(paths.found), walk.named)
 
@@ -112,8 +112,8 @@ def _json(text: str) -> Any:
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SchemaError(f"is not JSON: {type(error).__name__}: {str(error)[:200]}") from error
-    for number, (part, depth) in enumerate(_parts(raw)):
+        raise SchemaError(f"is not JSON: {type(error).__name__}: {printable(str(error), 200)}") from error
+    for number, (part, depth) in enumerate(parts_of(raw)):
         if number >= MAX_PARTS:
             raise SchemaError(f"has more than {MAX_PARTS:,} parts")
         if depth > MAX_DEPTH:
@@ -121,25 +121,6 @@ def _json(text: str) -> Any:
         if isinstance(part, str) and not is_text(part):
             raise SchemaError(f"has text that UTF-8 cannot hold: {ascii(part[:60])}")
     return raw
-
-
-def _parts(value: Any) -> Iterator[tuple[Any, int]]:
-    """Everything inside some JSON, keys too, and how deep it lies."""
-    left = [(value, 0)]
-    while left:
-        part, depth = left.pop()
-        yield part, depth
-        inside = [*part, *part.values()] if isinstance(part, dict) else part if isinstance(part, list) else ()
-        left += [(one, depth + 1) for one in inside]
-
-
-def is_text(text: str) -> bool:
-    """Whether UTF-8 can hold a text: half of a surrogate pair is none."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _bare(schema: Any) -> Any:
