@@ -79,7 +79,7 @@ class Filter:
             raise FilterError(f"a share of {self.sample} of the hits; it is above 0 and at most 1")
         if not 1 <= self.version <= MAX_VERSION:
             raise FilterError(
-                f"version {self.version} of filter {self.owner}.{self.name}; versions count from 1"
+                f"version {self.version} of filter {self.owner}.{self.name}; versions start at 1"
             )
         _check_time(self.created_at)
         _check_time(self.changed_at)

@@ -271,6 +271,7 @@ class Worker:
         state = self._tail.state
         if state.epoch == self._filters.epoch:
             return
+        self._tell_skipped(state)
         by_hand = bool(self.settings.run.model)  # such a model is not promoted away
         self._swap_models(model_set(self._models, replace(state, promotions={}) if by_hand else state))
         self._swap_forests(forest_set(self._forests, state))
@@ -295,6 +296,13 @@ class Worker:
                 self._try_notice(name.partition(".")[0], name, "filter_refused", text)
         if hasattr(self, "_heart"):
             self._heart.now()
+
+    def _tell_skipped(self, state: control.ControlState) -> None:
+        """Name the records of `control` that cannot be applied, each once in a worker's life."""
+        for item in state.unreadable:
+            if item.offset > self._filters.epoch:
+                log.error("%s", item)
+                self._try_notice("broker", item.key or "control", "control_skipped", f"{self.slot.id}: {item}")
 
     def _swap_models(self, models: ModelSet) -> None:
         before, self._models = self._models, models

@@ -49,11 +49,11 @@ def fault_of_text(text: str) -> str:
 def printable(text: str, longest: int) -> str:
     """A text that may hold anything, for a person: cut, and escaped where it could not be written or shown.
 
-    >>> printable("a\\x00\\ud83d" + "b" * 10, 5)
-    'a\\\\x00\\\\ud83dbb...'
+    >>> printable("a\\x00" + "b" * 10, 7)
+    'a\\\\x00bb...'
     """
-    short = "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text[:longest])
-    return short + "..." if len(text) > longest else short
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:longest])
+    return shown[:longest] + "..." if max(len(text), len(shown)) > longest else shown
 
 
 def parts_of(value: Any) -> Iterator[tuple[Any, int]]:

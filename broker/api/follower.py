@@ -13,6 +13,7 @@ from broker.config import Settings
 from broker.control import ControlState
 from broker.control.topic import ControlTail
 from broker.errors import BrokerError
+from broker.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,11 @@ _PAUSE_S = 1.0
 
 
 class ControlFollower:
-    """Follows `control` from `start` to `stop`; a Kafka that is away is waited for and named in `problem`."""
+    """Follows `control` from `start` to `stop`.
+
+    A Kafka that is away is waited for and named in `problem`. So is whatever else ends the following: it begins
+    again from the start of the topic, in this thread or, if that died, in a new one at the next look.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -29,7 +34,9 @@ class ControlFollower:
         self._stopping = threading.Event()
         self._state: ControlState | None = None
         self._problem = "not started"
-        self._thread = threading.Thread(target=self._run, name="control-follower", daemon=True)
+        self._started = False
+        self._lock = threading.Lock()
+        self._thread = self._new_thread()
 
     @property
     def state(self) -> ControlState | None:
@@ -39,17 +46,21 @@ class ControlFollower:
     @property
     def problem(self) -> str:
         """Why there is no state, or why it may be old; '' when all is well."""
+        if self._started and not self._thread.is_alive() and not self._stopping.is_set():
+            self._revive()
         return self._problem
 
     def start(self) -> None:
         """Begin to follow."""
         self._problem = "the control topic is being read"
+        self._started = True
         self._thread.start()
 
     def stop(self) -> None:
         """End within two seconds; a call into a Kafka that is away is left to die with the process."""
         self._stopping.set()
-        self._thread.join(timeout=2)
+        if self._started:
+            self._thread.join(timeout=2)
 
     def wait_until(self, wanted: Callable[[ControlState], bool], timeout_s: float) -> bool:
         """Wait until the state is as wanted; whether it came to that in time."""
@@ -58,15 +69,33 @@ class ControlFollower:
                 lambda: self._state is not None and wanted(self._state), timeout=timeout_s
             )
 
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name="control-follower", daemon=True)
+
+    def _revive(self) -> None:
+        """A new thread in the place of one that died; the state is old until it has read everything again."""
+        with self._lock:
+            if not self._thread.is_alive():
+                self._problem = "the thread that follows control died; it was started again"
+                log.error("%s", self._problem)
+                self._thread = self._new_thread()
+                self._thread.start()
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
                 self._follow()
             except (BrokerError, KafkaException) as error:
-                if self._problem != str(error):
-                    log.warning("control is not followed: %s; trying again", error)
-                self._problem = str(error)
-                self._stopping.wait(_PAUSE_S)
+                self._tell(str(error))
+            except Exception as error:
+                log.exception("control is not followed")
+                self._tell(f"control is not followed: {type(error).__name__}: {printable(str(error), 300)}")
+            self._stopping.wait(_PAUSE_S)
+
+    def _tell(self, problem: str) -> None:
+        if self._problem != problem:
+            log.warning("control is not followed: %s; trying again", problem)
+        self._problem = problem
 
     def _follow(self) -> None:
         ensure_topics(self._settings)

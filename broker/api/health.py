@@ -13,6 +13,8 @@ from broker.errors import BrokerError
 from broker.kafka.clients import topic_partitions
 
 _KAFKA_PATIENCE_S = 2.0
+_SHOWN = 10
+"""Control records that were skipped and are named."""
 
 router = APIRouter(tags=["operations"])
 
@@ -25,7 +27,10 @@ def health() -> dict[str, str]:
 
 @router.get("/ready")
 def ready(context: ContextParameter) -> JSONResponse:
-    """200 if Kafka, Redis and the control state are there, else 503 with what is missing and why."""
+    """200 if Kafka, Redis and the control state are there, else 503 with what is missing and why.
+
+    Records of `control` that cannot be applied are named too: nothing stands still for them.
+    """
     problems = {
         what: why
         for what, why in (
@@ -35,7 +40,7 @@ def ready(context: ContextParameter) -> JSONResponse:
         )
         if why
     }
-    content: dict[str, Any] = {"ready": not problems, "missing": problems}
+    content: dict[str, Any] = {"ready": not problems, "missing": problems, **_not_applied(context)}
     return JSONResponse(content, 503 if problems else 200)
 
 
@@ -43,6 +48,15 @@ def ready(context: ContextParameter) -> JSONResponse:
 def metrics(context: ContextParameter) -> Response:
     """Prometheus metrics of the API; the pipeline has its own port."""
     return Response(context.metrics.exposition(), media_type=context.metrics.media_type)
+
+
+def _not_applied(context: Context) -> dict[str, Any]:
+    """The control records that were skipped, the newest last; nothing where there are none."""
+    state = context.follower.state
+    if state is None or not state.unreadable:
+        return {}
+    count = len(state.unreadable) + state.unreadable_more
+    return {"notApplied": [str(item) for item in state.unreadable[-_SHOWN:]], "notAppliedCount": count}
 
 
 def _kafka_problem(context: Context) -> str:

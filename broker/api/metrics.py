@@ -84,6 +84,11 @@ class _StateCollector:
                 filters.add_metric([word], count)
             yield filters
             yield GaugeMetricFamily("broker_control_epoch", "Offset of the last control record", state.epoch)
+            yield GaugeMetricFamily(
+                "broker_control_not_applied",
+                "Control records that cannot be applied, and so change nothing",
+                len(state.unreadable) + state.unreadable_more,
+            )
         try:
             workers = len(live_workers(self._redis, self._group))
         except redis.RedisError:

@@ -58,7 +58,9 @@ def unpack(archive: bytes) -> dict[str, bytes]:
         )
     try:
         files = dict(_members(_inflate(archive)))
-    except (tarfile.TarError, zlib.error, zipfile.BadZipFile, ValueError, EOFError, RecursionError) as error:
+    except (BundleError, MemoryError):
+        raise
+    except Exception as error:  # tar and zip fail in as many ways as there are damaged files
         raise BundleError(f"not a packed bundle: {error!r}") from None
     if MANIFEST not in files:
         raise BundleError(f"a packed bundle without {MANIFEST}")
