@@ -27,6 +27,7 @@ from broker.history.pack import annotation_key
 from broker.kafka.delivery import RecordProducer
 from broker.kafka.topics import ANNOTATIONS
 from broker.message import Packet
+from broker.text import fault_of_text, parts_of
 
 _ANSWER_S = 25.0
 _QUEUE = 10_000
@@ -46,6 +47,9 @@ class Told:
 
 def checked(content: Mapping[str, Any]) -> Annotation:
     """An annotation as a person gives it.  Raises AnnotationError."""
+    for part, _ in parts_of(dict(content)):
+        if isinstance(part, str) and (fault := fault_of_text(part)):
+            raise AnnotationError(f"the text has {fault}")
     made = from_json(content)
     if made.survey not in survey_names():
         raise AnnotationError(f"no survey {made.survey!r}; choose one of {', '.join(survey_names())}")

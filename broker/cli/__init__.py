@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +15,7 @@ from typer.core import TyperGroup
 
 from broker.errors import BrokerError
 from broker.kernel_cache import ensure_place
+from broker.text import fault_of_text
 
 VERBS: list[tuple[str, str]] = [
     ("demo", "Everything on this machine: servers, alerts, pipeline, a live view"),
@@ -82,8 +85,23 @@ def _broker(
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
 
+def fault_of_arguments(arguments: Sequence[str]) -> str:
+    """What is wrong with the text of a command line; '' if nothing is.
+
+    A file may have any name that the system lets it have.
+    """
+    for number, argument in enumerate(arguments, start=1):
+        fault = fault_of_text(argument)
+        if fault and not os.path.lexists(argument):
+            return f"argument {number}, {ascii(argument[:60])}, has {fault}; does the terminal write UTF-8?"
+    return ""
+
+
 def main() -> None:
     """Entry of the `broker` command: 0 done, 1 failed (and why, on stderr), 2 wrong usage."""
+    if fault := fault_of_arguments(sys.argv[1:]):
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)
     ensure_place()
     try:
         app()
