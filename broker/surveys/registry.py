@@ -11,12 +11,15 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from http.client import HTTPException
 from urllib.error import HTTPError
-from urllib.parse import unquote, urlsplit
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, build_opener
 
 from broker.errors import RetryBatch
 from broker.message import MAX_INPUT_BYTES, Message
 from broker.surveys.avro import CONFLUENT_MAGIC, LocalSchemas, SchemaSource
+from broker.surveys.references import NoSuchPart, NotASchema, Place, assembled, parts_of
+from broker.text import fault_of_json, printable
 
 _ANSWER_S = 10.0
 _PATIENCE_S = 1.0
@@ -26,7 +29,9 @@ _LONGEST_PAUSE_S = 15.0
 _ASK_AGAIN_S = 60.0
 """For this long an id that the registry denied is not asked for again: damaged messages name random ids."""
 _MOST_DENIED = 10_000
-_LARGEST_ANSWER = 16 << 20
+_LARGEST_ANSWER = 4 << 20
+_CHUNK = 1 << 16
+_MOST_PARTS = 1000
 _NOT_FOUND = 404
 _PREFIX_BYTES = 5
 
@@ -99,6 +104,7 @@ class RegistrySchemas:
         self._found: dict[int, str] = {}
         self._denied: dict[int, float] = {}
         self._questions: dict[int, _Question] = {}
+        self._parts: dict[Place, dict[str, Any]] = {}
 
     def get(self, schema_id: int) -> str | None:
         """The schema's text, None when nobody knows the id.  Raises RetryBatch."""
@@ -135,6 +141,8 @@ class RegistrySchemas:
         error = answer.exception()
         if error is not None:
             pause = min(_FIRST_PAUSE_S * 2**question.failures, _LONGEST_PAUSE_S)
+            if not isinstance(error, RetryBatch):
+                error = RetryBatch(f"the schema registry cannot be used: {printable(repr(error), 300)}")
             question.trouble, question.answer = str(error), None
             question.failures += 1
             question.again_at = self._clock() + pause
@@ -156,23 +164,85 @@ class RegistrySchemas:
         self._denied[schema_id] = self._clock()
 
     def _fetch(self, schema_id: int) -> str | None:
-        """One question to the registry; None when it says that it has no such id."""
+        """A schema with all that it refers to; None when the registry says that it has no such id or part."""
         address = f"{self._base}/schemas/ids/{schema_id}"
+        try:
+            answer = self._ask(address)
+            if not answer.get("references"):
+                return _text_of(answer)
+            parts = parts_of(answer, self._part, _schema_of)
+            return json.dumps(assembled(_schema_of(answer), parts), separators=(",", ":"))
+        except NoSuchPart:
+            return None
+        except (NotASchema, RecursionError) as error:
+            raise RetryBatch(f"{address} does not answer as a schema registry does: {error!r}") from error
+
+    def _part(self, place: Place) -> dict[str, Any]:
+        """The registry's answer for a part; it never changes, so it is asked for once."""
+        if place not in self._parts:
+            if len(self._parts) >= _MOST_PARTS:
+                self._parts.clear()
+            subject = quote(place.subject, safe="")
+            self._parts[place] = self._ask(f"{self._base}/subjects/{subject}/versions/{place.version}")
+        return self._parts[place]
+
+    def _ask(self, address: str) -> dict[str, Any]:
+        """One question to the registry.  Raises NoSuchPart when it says that there is no such thing."""
         request = Request(address)
         for name, value in self._headers.items():
             request.add_unredirected_header(name, value)  # a redirect elsewhere must not learn the password
         try:
             with self._opener.open(request, timeout=_ANSWER_S) as answer:
-                return str(json.loads(answer.read(_LARGEST_ANSWER))["schema"])
+                return _object(_whole(answer))
         except HTTPError as error:
             error.close()
             if error.code == _NOT_FOUND:
-                return None
+                raise NoSuchPart(address) from None
             raise RetryBatch(f"the schema registry answers {error.code} to {address}") from error
         except (OSError, HTTPException) as error:
-            raise RetryBatch(f"the schema registry cannot be reached at {address}: {error}") from error
-        except (ValueError, LookupError, TypeError) as error:
-            raise RetryBatch(f"{address} does not answer as a schema registry does: {error!r}") from error
+            why = printable(str(error), 300)
+            raise RetryBatch(f"the schema registry cannot be reached at {address}: {why}") from error
+        except (ValueError, RecursionError) as error:
+            why = printable(repr(error), 300)
+            raise RetryBatch(f"{address} does not answer as a schema registry does: {why}") from error
+
+
+def _whole(answer: Any) -> bytes:
+    """The body of an answer.  Raises NotASchema if it is too large, OSError if it takes too long."""
+    deadline, parts, size = time.monotonic() + _ANSWER_S, list[bytes](), 0
+    while part := answer.read1(_CHUNK):
+        parts.append(part)
+        size += len(part)
+        if size > _LARGEST_ANSWER:
+            raise NotASchema(f"an answer of more than {_LARGEST_ANSWER:,} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"its answer is not complete after {_ANSWER_S:g} s")
+    return b"".join(parts)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """An answer's JSON.  Raises ValueError or RecursionError."""
+    content = json.loads(body)
+    if not isinstance(content, dict) or not isinstance(content.get("schema"), str):
+        raise NotASchema("no object with the text of a schema")
+    if fault := fault_of_json(content):
+        raise NotASchema(f"it has {fault}")
+    return content
+
+
+def _text_of(answer: dict[str, Any]) -> str:
+    return str(answer["schema"])
+
+
+def _schema_of(answer: Any) -> Any:
+    """The schema of an answer.  Raises NotASchema."""
+    try:
+        schema = json.loads(answer["schema"])
+    except (ValueError, RecursionError) as error:
+        raise NotASchema(f"a schema that is not JSON: {printable(str(error), 200)}") from None
+    if fault := fault_of_json(schema):
+        raise NotASchema(f"a schema that has {fault}")
+    return schema
 
 
 def _in_background(fetch: Callable[[], str | None]) -> Future[str | None]:
