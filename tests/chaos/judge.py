@@ -44,7 +44,6 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     recovery_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    diary: list[str] = field(default_factory=list)
 
     def differ(self, what: str, items: Iterable[Any]) -> None:
         """Note a kind of difference, if there is any, with its first cases."""
@@ -71,7 +70,7 @@ class Input:
 
 def judge(chaos: Chaos) -> Findings:
     """Everything that was wrong with a run that has ended."""
-    findings = Findings(problems=list(chaos.troubles), diary=chaos.diary)
+    findings = Findings(list(chaos.troubles))
     findings.differ("troubles of the subscriber", chaos.subscriber.troubles)
     _verdicts(chaos, findings)
     undisturbed = _Undisturbed()

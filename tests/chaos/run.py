@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
-from confluent_kafka import KafkaException, TopicPartition
+from cluster import Cluster
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from harness import Shell, wait_until
 from kafka_proxy import Fault, KafkaProxy
 
@@ -34,6 +37,8 @@ ALL_HITS = "everything"
 """A filter that every alert passes, there from the start to the end."""
 _SOME = ("mag < {}", "psf_flux > {}", "n_detections >= {} and not is_negative")
 _CALM_S = 20.0
+_AHEAD = 3
+"""Shares of the input that are there before the first step: faults find a run at work."""
 _KAFKA_TRIES = 4
 _DRAIN_S = 240.0
 
@@ -66,20 +71,24 @@ class Chaos:
 
     def __init__(
         self,
-        servers: OwnedServers,
-        proxy: KafkaProxy,
+        servers: OwnedServers | Cluster,
+        proxy: KafkaProxy | None,
         folder: Path,
         *,
         seed: int,
         alerts: int,
         batches: tuple[int, int] = (40, 120),
+        extra: Mapping[str, str] | None = None,
     ) -> None:
+        """`proxy` stands before Kafka, if there is one; `extra` is the environment of the run and its users."""
         self.servers, self.proxy, self.folder, self.seed, self.alerts = servers, proxy, folder, seed, alerts
         self.direct = servers.addresses.bootstrap_servers
         sizes = {"BROKER_RUN_BATCH_MIN": str(batches[0]), "BROKER_RUN_BATCH_MAX": str(batches[1])}
-        through = replace(servers.addresses, bootstrap_servers=proxy.bootstrap_servers)
-        self.user = Shell(servers.addresses, folder)
-        self._env = Shell(through, folder, sizes | {"BROKER_RUN_POLL_MS": "50"}).env
+        through = servers.addresses
+        if proxy is not None:
+            through = replace(through, bootstrap_servers=proxy.bootstrap_servers)
+        self.user = Shell(servers.addresses, folder, dict(extra or {}))
+        self._env = Shell(through, folder, {**(extra or {}), **sizes, "BROKER_RUN_POLL_MS": "50"}).env
         self.dice = random.Random(seed + 1)
         self.troubles: list[str] = []
         self.events: list[Event] = []
@@ -113,8 +122,8 @@ class Chaos:
 
     def go(self, steps: Sequence[Step]) -> None:
         """Send everything, spread over the steps, and do them one after the other."""
-        start, share = time.monotonic(), -(-self.alerts // (len(steps) + 1))
-        self.feed.send(share)
+        start, share = time.monotonic(), -(-self.alerts // (len(steps) + _AHEAD))
+        self.feed.send(_AHEAD * share)
         wait_until(lambda: self.subscriber.alerts > 0, "the first alerts come out", 120)
         for step in steps:
             self.feed.send(share)
@@ -125,7 +134,8 @@ class Chaos:
             self._pause()
         self._wait_for_timers("")
         self._end_errand()
-        self.proxy.clear()
+        if self.proxy is not None:
+            self.proxy.clear()
 
     def finish(self) -> None:
         """Let the run work off everything, ask for the account, and end it in peace."""
@@ -216,18 +226,42 @@ class Chaos:
     def wire(self, step: Step) -> None:
         """A fault befalls the next request of a kind."""
         assert step.act is not None
+        assert self.proxy is not None
         fault = self.proxy.plan(Fault(step.act, step.request, 1, step.seconds))
         with suppress(AssertionError):  # none came: it stays planned
             wait_until(lambda: fault.count == 0 or self._all_out(), "such a request comes", _CALM_S)
 
     def cut_all(self, _: Step) -> None:
         """Every connection breaks."""
+        assert self.proxy is not None
         self.proxy.cut_all()
 
     def freeze(self, step: Step) -> None:
         """Nothing passes on the wire for a while."""
+        assert self.proxy is not None
         self.proxy.freeze(step.seconds)
         time.sleep(step.seconds)
+
+    def fence_producers(self, _: Step) -> None:
+        """A foreign producer takes the transactional id of every slot, and lets it go again."""
+        for slot in self.slots():
+            producer = Producer({"bootstrap.servers": self.direct, "transactional.id": slot, "log_level": 2})
+            producer.init_transactions(60)
+
+    def fence_members(self, _: Step) -> None:
+        """A foreign member takes the place of every slot in the group, and dies there."""
+        foreign = [self._foreign_member(slot) for slot in self.slots()]
+        end = time.monotonic() + _CALM_S
+        while time.monotonic() < end and not all(client.assignment() for client in foreign):
+            for client in foreign:
+                client.poll(0.1)
+        for client in foreign:
+            client.close()  # a static member: its partitions stay its own until its session ends
+
+    def slots(self) -> list[str]:
+        """The slots of the run's workers, as the ids of their clients are made."""
+        host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())
+        return [f"{GROUP}.{host}.{number}" for number in range(WORKERS)]
 
     def change_filter(self, step: Step) -> None:
         """Another version of a filter, while alerts flow."""
@@ -282,6 +316,21 @@ class Chaos:
         if self.run.poll() is not None:
             self.troubles.append(f"the run ended by itself with {self.run.returncode}:\n{self.last_words()}")
             self.run = self._start()
+
+    def _foreign_member(self, slot: str) -> Consumer:
+        client = Consumer(
+            {
+                "bootstrap.servers": self.direct,
+                "group.id": GROUP,
+                "group.instance.id": slot,
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": 6000,
+                "enable.auto.commit": False,
+                "log_level": 2,
+            }
+        )
+        client.subscribe([TOPIC])
+        return client
 
     def _a_worker(self, step: Step) -> psutil.Process | None:
         with suppress(AssertionError):
