@@ -80,7 +80,7 @@ class Chaos:
         batches: tuple[int, int] = (40, 120),
         extra: Mapping[str, str] | None = None,
     ) -> None:
-        """`proxy` stands before Kafka, if there is one; `extra` is the environment of the run and its users."""
+        """`proxy` stands before Kafka, if there is one; `extra` is the environment of the run and users."""
         self.servers, self.proxy, self.folder, self.seed, self.alerts = servers, proxy, folder, seed, alerts
         self.direct = servers.addresses.bootstrap_servers
         sizes = {"BROKER_RUN_BATCH_MIN": str(batches[0]), "BROKER_RUN_BATCH_MAX": str(batches[1])}
