@@ -17,7 +17,6 @@ from harness import sha256
 
 from broker.simulate import simulate_ztf
 
-_REPEAT = 0.03
 _GARBAGE = 0.01
 _WINDOW = 30
 """How many alerts lie between a place in the sky's order and the farthest it may move."""
@@ -54,6 +53,7 @@ class Feed:
         self._unanswered = 0
         self.meant: dict[str, Meant] = {}
         """By the SHA-256 of the value."""
+        self.repeat_share = 0.03
         self.sent = 0
         self.repeats = 0
         self.garbage = 0
@@ -75,13 +75,21 @@ class Feed:
         order = sorted(range(len(alerts)), key=lambda place: place + self._random.uniform(0, _WINDOW))
         for place in order:
             self._mean(alerts[place].value, alerts[place].candid)
-            if self._recent and self._random.random() < _REPEAT:
+            if self._recent and self._random.random() < self.repeat_share:
                 self.repeats += 1
                 self._hand_over(self._random.choice(list(self._recent)))
             if self._random.random() < _GARBAGE:
                 self._junk(alerts[place].value)
         self.sent += len(alerts)
         return len(alerts)
+
+    def more(self, count: int) -> list[bytes]:
+        """The next alerts of the sky, for the caller to send."""
+        alerts = list(islice(self._sky, count))
+        for alert in alerts:
+            self._note(alert.value, alert.candid)
+        self.sent += len(alerts)
+        return [alert.value for alert in alerts]
 
     def finish(self) -> None:
         """Wait until everything is in the log."""
@@ -92,10 +100,13 @@ class Feed:
             self._producer.poll(0.2)
 
     def _mean(self, value: bytes, candid: int) -> None:
-        (block,) = fastavro.block_reader(io.BytesIO(value))
-        self.meant[sha256(value)] = Meant(candid, sha256(block.bytes_.getvalue()))
+        self._note(value, candid)
         self._recent.append(value)
         self._hand_over(value)
+
+    def _note(self, value: bytes, candid: int) -> None:
+        (block,) = fastavro.block_reader(io.BytesIO(value))
+        self.meant[sha256(value)] = Meant(candid, sha256(block.bytes_.getvalue()))
 
     def _junk(self, good: bytes) -> None:
         self.garbage += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import redis
-from harness import headers, sha256
+from harness import sha256
 
 from broker.config import load
 from broker.filters.live import FilterSet
@@ -28,6 +28,8 @@ from chaos.log import Decoder, Partition
 from chaos.run import ALL_HITS, TOPIC, Chaos, Event
 from chaos.subscriber import digest
 
+ANNOTATIONS = "annotations"
+_READ = (TOPIC, ANNOTATIONS)
 _ALERTS = "alerts.ztf"
 _LETTERS = "dead-letters"
 _LEDGER = "ledger"
@@ -68,8 +70,11 @@ class Input:
     """SHA-256 of what is no alert, by where it is."""
 
 
-def judge(chaos: Chaos) -> Findings:
-    """Everything that was wrong with a run that has ended."""
+def judge(chaos: Chaos, *, updates: bool = False, curves: bool = True) -> Findings:
+    """Everything that was wrong with a run that has ended.
+
+    updates : whether alerts may have been judged again;  curves : whether the light curves must be right
+    """
     findings = Findings(list(chaos.troubles))
     findings.differ("troubles of the subscriber", chaos.subscriber.troubles)
     _verdicts(chaos, findings)
@@ -77,14 +82,21 @@ def judge(chaos: Chaos) -> Findings:
     given = _read_input(chaos.direct, chaos.feed, findings, undisturbed)
     decode = Decoder(chaos.direct)
     order: dict[Partition, list[tuple[int, bytes]]] = defaultdict(list)
-    passed = _judge_alerts(_noted(chaos.direct, [_ALERTS], order), decode, given, findings)
-    _judge_letters(_noted(chaos.direct, [_LETTERS], order), given, findings)
+    out = _noted(chaos.direct, [_ALERTS], order)
+    passed = _judge_alerts(_alerts(out, decode, findings, updates), given, findings)
+    said = {
+        (record.topic(), record.partition(), record.offset()): sha256(record.value() or b"")
+        for record in log.records(chaos.direct, [ANNOTATIONS])
+    }
+    _judge_letters(_noted(chaos.direct, [_LETTERS], order), given, said, findings)
     topics = [name for name in log.topic_names(chaos.direct) if name.startswith("filters.")]
-    _judge_hits(_noted(chaos.direct, topics, order), decode, passed, findings)
+    hits = _alerts(_noted(chaos.direct, topics, order), decode, findings, updates)
+    _judge_hits(hits, passed, findings)
     account = [decode(record.value()) for record in _noted(chaos.direct, [_LEDGER], order)]
     _judge_tiling(account, chaos.direct, findings)
     _judge_order(chaos.subscriber.shown, order, findings)
-    _judge_curves(chaos.servers.addresses.redis_url, undisturbed, findings)
+    if curves:
+        _judge_curves(chaos.servers.addresses.redis_url, undisturbed, findings)
     _recoveries(chaos.events, account, findings)
     return findings
 
@@ -141,18 +153,29 @@ def _note_input(given: Input, place: tuple[str, int, int], meant: Meant) -> None
         given.records[meant.candid] = meant.record
 
 
+def _alerts(
+    records: Iterable[Any], decode: Decoder, findings: Findings, updates: bool
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Records of alerts, each with its datum; those of alerts that were judged again are passed over."""
+    again = []
+    for record in records:
+        datum = decode(record.value())
+        if datum["kind"] == "alert":
+            yield record, datum
+        else:
+            again.append((datum["kind"], record.topic(), record.partition(), record.offset()))
+    if not updates:
+        findings.differ("messages that are no alerts", again)
+
+
 def _judge_alerts(
-    records: Iterable[Any], decode: Decoder, given: Input, findings: Findings
+    records: Iterable[tuple[Any, dict[str, Any]]], given: Input, findings: Findings
 ) -> dict[Place, set[str]]:
     """Every alert once, from one of its places, with its record's hash; the filters that each passed."""
     times: Counter[int] = Counter()
     passed: dict[Place, set[str]] = {}
     wrong = []
-    for record in records:
-        alert = decode(record.value())
-        if alert["kind"] != "alert":
-            findings.problems.append(f"{_ALERTS} {record.partition()}:{record.offset()} is no alert")
-            continue
+    for record, alert in records:
         candid, place = alert["diaSourceId"], _place(alert["source"])
         times[candid] += 1
         passed[place] = set(alert["filtersPassed"])
@@ -170,15 +193,25 @@ def _judge_alerts(
     return passed
 
 
-def _judge_letters(records: Iterable[Any], given: Input, findings: Findings) -> None:
-    """Every piece of garbage is one letter with its bytes, and nothing else is."""
+def _judge_letters(
+    records: Iterable[Any], given: Input, said: Mapping[tuple[str, int, int], str], findings: Findings
+) -> None:
+    """Every piece of garbage is one letter with its bytes, and nothing else is but annotations.
+
+    said : SHA-256 of every annotation, by where it is: of those that are refused, the letter has the bytes
+    """
     times: Counter[tuple[str, int, int]] = Counter()
     wrong = []
     for record in records:
-        place = _place(json.loads(headers(record)["source"]))[:3]
+        try:
+            about = dict(record.headers())
+        except (SystemError, UnicodeError) as error:
+            findings.problems.append(f"nobody can read the headers of letter {record.offset()}: {error!r}")
+            continue
+        place = _place(json.loads(about["source"]))[:3]
         times[place] += 1
-        if given.garbage.get(place) != sha256(record.value() or b""):
-            wrong.append((place, headers(record)["reason"], headers(record)["detail"][:200]))
+        if given.garbage.get(place, said.get(place)) != sha256(record.value() or b""):
+            wrong.append((place, about["reason"], about["detail"][:200]))
     findings.differ("dead letters missing (their source)", given.garbage.keys() - times.keys())
     findings.differ("dead letters doubled", [(place, n) for place, n in times.items() if n > 1])
     findings.differ("dead letters of what is no garbage, or with other bytes", wrong)
@@ -186,13 +219,12 @@ def _judge_letters(records: Iterable[Any], given: Input, findings: Findings) -> 
 
 
 def _judge_hits(
-    records: Iterable[Any], decode: Decoder, passed: Mapping[Place, set[str]], findings: Findings
+    records: Iterable[tuple[Any, dict[str, Any]]], passed: Mapping[Place, set[str]], findings: Findings
 ) -> None:
     """The alerts' filtersPassed and the filters' topics, both ways; one filter has every alert."""
     times: Counter[tuple[str, Place]] = Counter()
     bare = []
-    for record in records:
-        hit = decode(record.value())
+    for record, hit in records:
         place = _place(hit["source"])
         times[f"{hit['filter']['name']}@{hit['filter']['version']}", place] += 1
         own = {point["sourceId"] for point in hit.get("lightCurve", [{"sourceId": hit["diaSourceId"]}])}
@@ -213,10 +245,10 @@ def _judge_tiling(account: Sequence[dict[str, Any]], bootstrap: str, findings: F
     spans: dict[Partition, list[tuple[int, int]]] = defaultdict(list)
     for record in account:
         for part in record["partitions"]:
-            if part["topic"] == TOPIC:
+            if part["topic"] in _READ:
                 spans[part["topic"], part["partition"]].append((part["before"], part["after"]))
     client = log.consumer(bootstrap)
-    ends = log.settled_ends(bootstrap, log.partitions_of(client, [TOPIC]))
+    ends = log.settled_ends(bootstrap, log.partitions_of(client, _READ))
     client.close()
     for key, end in ends.items():
         edges = sorted(spans[key])

@@ -32,6 +32,8 @@ from chaos.subscriber import Subscriber
 
 TOPIC = "ztf_replay"
 GROUP = "broker"
+INPUTS = ((GROUP, TOPIC), (GROUP + ".annotations", "annotations"))
+"""Each group of a run, and the topic that it reads."""
 WORKERS = 2
 ALL_HITS = "everything"
 """A filter that every alert passes, there from the start to the end."""
@@ -141,7 +143,7 @@ class Chaos:
         """Let the run work off everything, ask for the account, and end it in peace."""
         self.feed.finish()
         try:
-            wait_until(self._drained, "the input is used up", _DRAIN_S + self.alerts / 200)
+            wait_until(self.drained, "the input is used up", _DRAIN_S + self.alerts / 200)
         except AssertionError as error:
             self.troubles.append(f"{error}; the run's last words:\n{self.last_words()}")
         self._look_after_run()
@@ -397,13 +399,15 @@ class Chaos:
                 self.troubles.append(f"`broker {said}` was ended by signal {-code}")
         self._errand = None
 
-    def _drained(self) -> bool:
-        """Whether the group has committed all of the input; asked as any consumer may."""
+    def drained(self) -> bool:
+        """Whether the groups have committed all of the input; asked as any consumer may."""
         self._look_after_run()
+        return all(self._used_up(*read) for read in INPUTS)
+
+    def _used_up(self, group: str, topic: str) -> bool:
         try:
-            return positions(self.direct, GROUP, TOPIC) == settled_ends(
-                self.direct, positions(self.direct, GROUP, TOPIC)
-            )
+            committed = positions(self.direct, group, topic)
+            return committed == settled_ends(self.direct, committed)
         except (KafkaException, AssertionError):
             return False
 
