@@ -31,7 +31,7 @@ from broker.message import Packet
 from broker.publish.kafka import KafkaOutput
 
 RECORDS = 60
-VALUE = 100_000
+VALUE = 300_000
 PARTITIONS = 4
 
 
