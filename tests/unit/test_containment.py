@@ -20,6 +20,7 @@ from broker.features.gated import GATED_NAMES
 from broker.filter import Filter
 from broker.filters.live import FilterSet, compile_set
 from broker.history.memory import MemoryStore
+from broker.history.pack import topic_hash
 from broker.message import Message
 from broker.pipeline import Outcome, Pipeline, shipped_or_chosen_scorer
 from broker.scores.catalog import Scorer
@@ -289,3 +290,42 @@ def test_what_is_too_large_for_kafka_is_a_dead_letter(
     assert outcome.counts["ztf", "in", ""] == 10
     assert replace(outcome.faults[0], kind="").detail.startswith("PacketTooLarge")
     assert np.all([len(packet.value) < max(sizes) for packet in outcome.packets if "filters" in packet.topic])
+
+
+def test_an_annotation_from_which_nothing_can_follow_harms_no_other(scorer: Scorer) -> None:
+    values = dict(zip(ids(VALUES), VALUES, strict=True))
+    kept = {(topic_hash("t"), 0, m.offset): m for m in messages(list(values.values()))}
+    pipeline = Poisoned(
+        MemoryStore(), scorer, LocalSchemas(), SETTINGS, lambda asked: {at: kept[at] for at in asked}
+    )
+    filters = compile_set(3, FILTERS, {}, pipeline.columns)
+    out = pipeline.process(messages(list(values.values())), filters)
+    newest = {
+        record["diaObjectId"]: record["diaSourceId"]
+        for packet in out.packets
+        if packet.topic == "alerts.ztf"
+        for record in [opened_packet(packet, pipeline.writer.schemas)]
+    }
+    said = [
+        Message("annotations", 0, at, 1_790_000_000_000, json.dumps(
+            {"survey": "ztf", "object": str(name), "kind": "note", "by": "a", "text": "b"}).encode())
+        for at, name in enumerate(newest)
+    ]  # fmt: skip
+    pipeline.bad = [list(newest.values())[2]]
+    outcome = pipeline.process(said, filters)
+    assert outcome.counts["annotations", "rejected", "internal_error"] == 1
+    assert outcome.counts["annotations", "in", ""] == 1
+    assert outcome.annotations["judged"] == len(said) - 1
+    assert outcome.annotations["rejected"] == 1
+    letters = [packet for packet in outcome.packets if packet.topic == "dead-letters"]
+    assert [packet.value for packet in letters] == [said[2].value]
+
+
+def test_what_must_not_be_judged_is_a_dead_letter(scorer: Scorer) -> None:
+    pipeline, _ = made(scorer)
+    given = [*messages(VALUES[:1]), Message("annotations", 3, 9, 0, b"[")]
+    outcome = pipeline.quarantine(given)
+    assert [packet.value for packet in outcome.packets] == [item.value for item in given]
+    assert outcome.counts["unknown", "rejected", "quarantined"] == 1
+    assert outcome.counts["annotations", "rejected", "quarantined"] == 1
+    assert "annotations[3] 9" in outcome.faults[1].detail
