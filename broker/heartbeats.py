@@ -107,7 +107,8 @@ class HeartbeatSender:
 def heartbeats(client: Any, group: str) -> tuple[float, list[Heartbeat]]:
     """The server's time [Unix s] and every slot's last heartbeat, however old.  Raises redis.RedisError."""
     now = _server_time(client)
-    return now, [Heartbeat.from_json(value) for value in client.hgetall(_name(group)).values()]
+    beats = [_read(value) for value in client.hgetall(_name(group)).values()]
+    return now, [beat for beat in beats if beat is not None]
 
 
 def live_workers(client: Any, group: str) -> list[Heartbeat]:
@@ -115,6 +116,16 @@ def live_workers(client: Any, group: str) -> list[Heartbeat]:
     now, beats = heartbeats(client, group)
     live = (beat for beat in beats if now - beat.at < FRESH_S and not beat.starting)
     return sorted(live, key=lambda beat: beat.slot)
+
+
+def _read(text: bytes) -> Heartbeat | None:
+    """A heartbeat, None if it is none: what is damaged is written anew within a second."""
+    try:
+        beat = Heartbeat.from_json(text)
+        known = isinstance(beat.slot, str) and isinstance(beat.at, float) and isinstance(beat.epoch, int)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return beat if known else None
 
 
 def wait_for_epoch(client: Any, group: str, epoch: int, timeout_s: float) -> tuple[int, int]:

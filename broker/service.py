@@ -181,7 +181,7 @@ class Worker:
         self._store, self._damage = store, Counter[str]()
         self._faults = FaultNotices(self.slot.id, self._notice_of_broker)
         self._limit = TimeLimit(self.settings.run.batch_limit_s)
-        self._attempts = Attempts(self.settings.run.group, store.exchange)
+        self._attempts = Attempts(self.settings.run.group, store.exchange_on_hash)
 
     def _loop(self) -> None:
         pause = _FIRST_PAUSE_S

@@ -27,6 +27,7 @@ LEAST_ALERTS = 500
 """A night with fewer alerts is not judged, and is no reference."""
 NIGHTS = 7
 """How many nights before it a night is compared with."""
+_LONGEST_NIGHT = 8
 _TABLES = 64
 """Nights that a worker holds in memory; the one it saw least lately is let go of, its counts are in Redis."""
 
@@ -123,7 +124,7 @@ def unpacked(content: bytes) -> Histograms:
             raise ValueError("counted on another grid")
         places, counts = np.frombuffer(plain, dtype="<u4", offset=4 + length).reshape(2, -1)
         return dense(header["names"], places, counts)
-    except (zlib.error, struct.error, KeyError, TypeError) as error:
+    except (zlib.error, struct.error, KeyError, TypeError, IndexError, RecursionError) as error:
         raise ValueError(f"not a night's counts: {error!r}") from None
 
 
@@ -131,8 +132,9 @@ def nights_of(client: Any, group: str) -> dict[str, list[int]]:
     """Each survey's nights of which there may be counts, the newest first.  Raises redis.RedisError."""
     found: dict[str, list[int]] = {}
     for name in client.hkeys(_index(group)):
-        survey, _, night = name.decode().rpartition(":")
-        found.setdefault(survey, []).append(int(night))
+        survey, _, night = name.decode(errors="replace").rpartition(":")
+        if night.isascii() and night.isdigit() and len(night) < _LONGEST_NIGHT:  # else it is damaged
+            found.setdefault(survey, []).append(int(night))
     return {survey: sorted(nights, reverse=True) for survey, nights in sorted(found.items())}
 
 
@@ -143,7 +145,7 @@ def read_night(client: Any, group: str, survey: str, night: int) -> Histograms:
         try:
             whole = added(whole, unpacked(content))
         except ValueError as error:
-            log.warning("counts %s of %s's night %d are left out: %s", name.decode(), survey, night, error)
+            log.warning("counts %a of %s's night %d are left out: %s", name, survey, night, error)
     return whole
 
 

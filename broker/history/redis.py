@@ -342,17 +342,17 @@ class RedisStore:
     def lock(self) -> bool:
         """Take, or go on holding, the right to rebuild; it lapses 30 s after the last call."""
         lease = b"%d" % _LOCK_MS
-        renewed, taken = self.exchange(
-            [
-                (b"EVAL", _RENEW, b"1", self._lock, self._token, lease),
-                (b"SET", self._lock, self._token, b"NX", b"PX", lease),
-            ]
-        )
+        commands = [
+            (b"EVAL", _RENEW, b"1", self._lock, self._token, lease),
+            (b"SET", self._lock, self._token, b"NX", b"PX", lease),
+        ]
+        renewed, taken = self._typed_answers(_pack(commands), 2, lambda: {self._lock: b"string"})
         return bool(renewed) or taken is not None
 
     def unlock(self) -> None:
         """Let another rebuild; only if the right is still ours."""
-        self.exchange([(b"EVAL", _UNLOCK, b"1", self._lock, self._token)])
+        packed = _pack([(b"EVAL", _UNLOCK, b"1", self._lock, self._token)])
+        self._typed_answers(packed, 1, lambda: {self._lock: b"string"})
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -363,6 +363,10 @@ class RedisStore:
         """One round trip; trouble drops the connection: half an answer must not meet the next question."""
         batch = list(commands)
         return self._answers(_pack(batch), len(batch))
+
+    def exchange_on_hash(self, name: bytes, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
+        """One round trip about one hash; what is there and is none is set aside.  Raises RetryBatch."""
+        return self._typed_answers(_pack(commands), len(commands), lambda: {name: b"hash"})
 
     def _typed_answers(self, packed: bytes, count: int, types: Callable[[], dict[bytes, bytes]]) -> list[Any]:
         """The answers to commands that may be repeated, once keys of another type are out of the way.

@@ -35,8 +35,8 @@ BATCH, PART, ALONE = 0, 1, 2
 PARTS = 16
 DEATHS = 2
 
-Exchange = Callable[[Sequence[tuple[bytes, ...]]], list[Any]]
-"""Sends commands to Redis and gives their answers.  Raises RetryBatch."""
+Exchange = Callable[[bytes, Sequence[tuple[bytes, ...]]], list[Any]]
+"""Sends commands about one hash to Redis and gives their answers.  Raises RetryBatch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Attempts:
 
     def _suspected(self, ranges: Sequence[Range]) -> dict[PartitionKey, Attempt]:
         """What others noted of a batch's partitions; it is remembered here, for we note there too."""
-        (read,) = self._exchange([(b"HMGET", self._name, *map(_name, ranges))])
+        (read,) = self._exchange(self._name, [(b"HMGET", self._name, *map(_name, ranges))])
         found: dict[PartitionKey, Attempt] = {}
         for item, value in zip(ranges, read, strict=True):
             key, noted = (item.topic, item.partition), Attempt.decode(value)
@@ -139,7 +139,7 @@ class Attempts:
         for item in part.polled.ranges:
             made = Attempt(item.before, item.after, self._by, level, part.deaths)
             words += [_name(item), made.encode()]
-        self._exchange([(b"HSET", self._name, *words)])
+        self._exchange(self._name, [(b"HSET", self._name, *words)])
 
 
 def parts(alerts: Polled, said: Polled, suspects: Mapping[PartitionKey, Attempt]) -> list[Part]:

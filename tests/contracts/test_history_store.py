@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from broker.batch import AlertBatch
 from broker.config import HistorySettings
 from broker.embedded import owned
 from broker.errors import HistoryLost, RetryBatch
+from broker.heartbeats import live_workers
 from broker.history import pack
 from broker.history.base import Addition, Claim, HistoryStore, Kept, Located, Withdrawal
 from broker.history.memory import MemoryStore
@@ -454,6 +456,28 @@ def test_keys_of_another_type_are_set_aside(valkey: str, bucket: bytes) -> None:
     store.check()
     assert client.get(b"layout") == pack.LAYOUT_VERSION
     store.close()
+
+
+def test_a_lock_and_a_hash_of_another_type(valkey: str) -> None:
+    cluster, name = uuid.uuid4().hex, uuid.uuid4().hex.encode()
+    store, client = RedisStore(valkey, LIMITS, cluster), redis.Redis.from_url(valkey)
+    client.rpush(f"rebuilding:{cluster}", "not ours")
+    assert store.lock()
+    store.unlock()
+    client.set(name, "not ours")
+    assert store.exchange_on_hash(name, [(b"HSET", name, b"a", b"b"), (b"HGET", name, b"a")]) == [1, b"b"]
+    store.close()
+
+
+def test_damaged_heartbeats_are_nobodys(valkey: str) -> None:
+    client = redis.Redis.from_url(valkey)
+    seconds, _ = client.time()
+    good = {"slot": "a", "epoch": 3, "ready": True, "pid": 5, "at": float(seconds)}
+    beats = [b"", b"\xff", b"[", b"5", b"{}", b"[" * 99_999, json.dumps(good | {"at": "x"}).encode(),
+             json.dumps(good | {"slot": 7}).encode(), json.dumps(good).encode()]  # fmt: skip
+    for number, beat in enumerate(beats):
+        client.hset("workers:damaged", str(number), beat)
+    assert [beat.pid for beat in live_workers(client, "damaged")] == [5]
 
 
 def test_a_marker_of_another_type_means_a_rebuild(valkey: str) -> None:

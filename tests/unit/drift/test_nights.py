@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from broker.drift import nights
 from broker.drift.look import HIGH_NULLS, HIGH_PSI, gauges, look, rows, steady
 from broker.drift.nights import LEAST_ALERTS, NightCounts, every_survey, read_night
 from broker.late_writes import Fields
+from tests.damage import damaged
 
 NAMES = ("mag", "color_gr")
 
@@ -131,3 +133,15 @@ def test_columns_that_count_days_are_not_compared_with_the_week_before() -> None
     empty = np.zeros(1, dtype=np.int64)
     names = ("age_days", "days_since_peak_g", "fit_days_since_peak", "width_days", "mag")
     assert list(steady(dict.fromkeys(names, empty))) == ["width_days", "mag"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_damaged_counts_are_left_out_whatever_they_are(seed: int) -> None:
+    rng, store = random.Random(seed), Hashes()
+    many = alerts(np.random.default_rng(seed), LEAST_ALERTS)
+    filled(store, *[(mjd + 0.2, many) for mjd in range(61000, 61030)])
+    for fields in store.hashes.values():
+        for name in list(fields):
+            if rng.random() < 0.5:
+                fields[damaged(name, rng)] = damaged(fields.pop(name), rng)
+    assert all(item.alerts >= LEAST_ALERTS for item in every_survey(store, "g"))
