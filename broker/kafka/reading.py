@@ -20,9 +20,9 @@ A record that is missing *below* the last stable offset is something else, and n
 was never written. "38 of 40 committed alerts" can have been either. The reader of that time gave up after
 5 s, so marks alone explain less than everything in topics just made. But so does loss: of six transactions of
 40 records of 300 kB into topics made on a Kafka just started, by a producer with several requests in flight,
-21 records were not there after any wait, and exactly these had a delivery report without an offset; of 226 later
-ones none was missing, nor with one request in flight. A reader cannot know which records should be there:
-the ledger tells (broker/ledger.py).
+21 records were not there after any wait, and exactly these had a delivery report without an offset; of 226
+later ones none was missing, nor with one request in flight. A reader cannot know which records should be
+there: the ledger tells (broker/ledger.py).
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ these figures against the topics.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from broker.filter import Filter
@@ -27,11 +28,8 @@ def hits_of(
     filters : those that judged the batch;  alerts, updates : hits by owner.name
     retractions : by owner.name@version, for versions of any age may be told
     """
-    judged = {
-        item.label: item.full_name
-        for item in filters
-        if item.full_name in alerts or item.full_name in updates
-    }
+    named = alerts.keys() | updates.keys()
+    judged = {item.label: name for item in filters if (name := item.full_name) in named}
     return [
         {
             "filter": label,
@@ -45,11 +43,16 @@ def hits_of(
 
 def outputs_of(packets: Sequence[Packet]) -> list[dict[str, Any]]:
     """Records of every topic that is no filter's, those of alerts by their kind."""
-    counted: Counter[tuple[str, str]] = Counter(
-        (packet.topic, kind_of(packet.value) if packet.topic.startswith(ALERTS) else "")
-        for packet in packets
-        if not packet.topic.startswith(FILTERS)
+    topics = Counter(map(attrgetter("topic"), packets))
+    alerts = {topic for topic in topics if topic.startswith(ALERTS)}
+    counted = Counter((topic, kind_of(value)) for topic, value in _values(packets, alerts))
+    counted.update(
+        {(topic, ""): count for topic, count in topics.items() if not topic.startswith((ALERTS, FILTERS))}
     )
     return [
         {"topic": topic, "kind": kind, "records": count} for (topic, kind), count in sorted(counted.items())
     ]
+
+
+def _values(packets: Sequence[Packet], topics: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    return ((packet.topic, packet.value) for packet in packets if packet.topic in topics)

@@ -1,4 +1,4 @@
-"""`broker ledger` on a real Kafka: what it says of topics from which hits were taken, or to which some came."""
+"""`broker ledger` on a real Kafka: what it says of topics that lost hits, or got some that are none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from harness import Shell, control_state, decoded, read_all, send, wait_until
 
+from broker import control
 from broker.cli.ledger import as_dict
 from broker.config import load
+from broker.control.topic import ControlWriter
 from broker.embedded import Addresses, owned
+from broker.filters.budgets import hour_of
 from broker.kafka.clients import admin, create_topics
 from broker.kafka.topics import filter_spec
 from broker.ledger import Balance, balance
@@ -207,12 +211,6 @@ def test_it_is_right_each_time_it_is_asked_while_the_pipeline_runs(stage: Stage)
 
 
 def test_a_sampled_filter_counts_as_what_it_publishes(stage: Stage) -> None:
-    from dataclasses import replace
-
-    from broker import control
-    from broker.control.topic import ControlWriter
-    from broker.filters.budgets import hour_of
-
     item = control_state(stage.bootstrap).filters_in_force()["local.half"]
     share = replace(item, sample=0.5, sampled_hour=hour_of(time.time()) + 10)
     ControlWriter(stage.settings.kafka).write(*control.filter_record(share))
