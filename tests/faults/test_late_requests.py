@@ -6,6 +6,8 @@ read_committed by a reader that goes past the proxy, and compared with what the 
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from harness import read_all, wait_until
 from kafka_proxy import Act, Fault, KafkaProxy, servers_behind_proxy
 
 from broker.config import Settings, load
+from broker.embedded import OwnedServers
 from broker.errors import RetryBatch, WorkerFenced
 from broker.kafka.clients import admin, create_topics, reader
 from broker.kafka.topics import LEDGER, TopicSpec
@@ -30,8 +33,9 @@ BATCH = 30
 class Wire:
     """Servers of the module's own; `slow` goes through the proxy, `straight` past it."""
 
-    def __init__(self, proxy: KafkaProxy, straight: str) -> None:
-        self.proxy, self.straight = proxy, straight
+    def __init__(self, proxy: KafkaProxy, servers: OwnedServers) -> None:
+        self.proxy, self.servers = proxy, servers
+        self.straight = straight = servers.addresses.bootstrap_servers
         self.slow: Settings = load({"kafka.bootstrap_servers": proxy.bootstrap_servers}, env={}, path=None)
         ours = load({"kafka.bootstrap_servers": straight}, env={}, path=None)
         self.kafka = ours.kafka
@@ -41,7 +45,7 @@ class Wire:
 @pytest.fixture(scope="module")
 def wire() -> Iterator[Wire]:
     with servers_behind_proxy(valkey=False) as (servers, proxy):
-        yield Wire(proxy, servers.addresses.bootstrap_servers)
+        yield Wire(proxy, servers)
 
 
 class Batches:
@@ -159,6 +163,20 @@ def test_a_wire_frozen_beyond_every_timeout_ends_the_worker_or_goes_on(wire: Wir
             batches.output = KafkaOutput(wire.slow.kafka, f"slot-{batches.out[4:]}")
             batches.position = max(0, batches.committed())
         batches.next()
+    batches.check()
+
+
+@pytest.mark.parametrize("away", ["dead", "silent"])
+def test_a_kafka_that_is_away_for_long_ends_no_worker(wire: Wire, batches: Batches, away: str) -> None:
+    """Longer than a transaction may last: nothing is fatal, and the batch goes out when Kafka is back."""
+    batches.next()
+    wire.servers.kill_kafka(signal.SIGKILL if away == "dead" else signal.SIGSTOP)
+    back = wire.servers.restart_kafka if away == "dead" else lambda: wire.servers.kill_kafka(signal.SIGCONT)
+    timer = threading.Timer(15.0, back)
+    timer.start()
+    batches.next()
+    timer.join()
+    batches.next()
     batches.check()
 
 
