@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -19,18 +19,16 @@ from broker.kafka.reading import Span, committed_records, whole
 from broker.kafka.topics import ALERTS, ARCHIVE, DEAD_LETTERS, FILTERS, alerts_topic
 from broker.monitoring.account import ALERT, Account, Totals, topic_of
 from broker.monitoring.differences import named_alerts, named_transactions
+from broker.monitoring.fields import FieldReader
 from broker.monitoring.hits import (
-    WANTED,
     Differences,
     FilterFigures,
     FirstLook,
     Lines,
     Published,
     Scope,
-    published_record,
 )
 from broker.monitoring.kept import Kept, look_at, moved
-from broker.published import RecordDecoder
 
 Spans = Mapping[PartitionKey, Span]
 
@@ -65,8 +63,11 @@ def compare(
     after = account.read()
     client = admin(kafka)
     lost = moved(kept, look_at(client, topic_partitions(client)))
-    gone = partial(_is_gone, kept, set(lost))
+    unsure = topics.hidden | set(lost)
+    gone = partial(_is_gone, kept, unsure)
     found = look.differences(before, after, gone)
+    if any(topic.startswith(ALERTS) for topic in unsure):
+        found = replace(found, alerts=())
     figures = {label: look.figures(label, before) for label in look.labels(before)}
     problems = topics.problems() + look.problems() + _headlines(found, look, figures, before)
     problems += _names(found, scope, topics, spans, figures)
@@ -87,9 +88,11 @@ class _Topics:
     def __init__(self, kafka: KafkaSettings, tick: Callable[[], None]) -> None:
         self._kafka, self._tick = kafka, tick
         with ControlTail(kafka) as tail:
-            self._decoder = RecordDecoder(tail.catch_up().schemas, WANTED)
+            self._reader = FieldReader(tail.catch_up().schemas)
         self._unreadable = Lines("records that cannot be read")
         self._hanging: list[str] = []
+        self.hidden: set[str] = set()
+        """Topics that a hanging transaction hides records of: nothing else can be said of them."""
 
     def read(self, add: Callable[[str, Published], None], spans: Spans) -> Counter[str]:
         """Give every record that is compared to `add`; the number of the others, by topic."""
@@ -106,11 +109,13 @@ class _Topics:
                     others[topic] += 1
         except HangingTransaction as error:
             self._hanging.append(str(error))
+            self.hidden |= {topic for topic, _ in error.open_at}
         return others
 
     def again(self, spans: Spans) -> Iterator[tuple[str, Published]]:
-        """The records that are compared, once more."""
-        for message in committed_records(self._kafka, spans):
+        """The records that are compared, once more; of topics that show all."""
+        shown = {key: span for key, span in spans.items() if key[0] not in self.hidden}
+        for message in committed_records(self._kafka, shown):
             self._tick()
             record = self._decoded(message, quiet=True)
             if record is not None:
@@ -122,7 +127,7 @@ class _Topics:
 
     def _decoded(self, message: Message, *, quiet: bool = False) -> Published | None:
         try:
-            return published_record(self._decoder.record(message.value() or b""))
+            return self._reader.record(message.value() or b"")
         except Exception as error:  # whatever was written there; bytes of no schema fail in any way
             if not quiet:
                 place = f"{message.topic()}[{message.partition()}] offset {message.offset()}"

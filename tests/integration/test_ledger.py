@@ -240,6 +240,31 @@ def test_removed_filters_count_and_a_deleted_topic_is_said(stage: Stage) -> None
     assert any(note.startswith(f"{topic} does not exist any more") for note in result.compared.notes)
 
 
+def test_a_transaction_that_stays_open_is_the_only_finding(stage: Stage) -> None:
+    """What it hides is not taken for a loss."""
+    topic = stage.topic("plain")
+    values = [record.value() for record in read_all(stage.bootstrap, topic)]
+    stage.rewrite(topic, values[:10])
+    options = {
+        "bootstrap.servers": stage.bootstrap,
+        "transactional.id": "x",
+        "transaction.timeout.ms": 300_000,
+    }
+    producer = Producer(options)
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, values[10])
+    assert producer.flush(30) == 0
+    for value in values[10:]:
+        stage.put(topic, value)
+    result = stage.ledger()
+    (problem,) = result.problems
+    assert "hanging transaction" in problem
+    assert f"{topic}[0] from offset 10 on" in problem
+    producer.abort_transaction(30)
+    assert stage.ledger().problems == []
+
+
 def test_an_alert_of_no_transaction_and_a_double_are_named(stage: Stage) -> None:
     value = read_all(stage.bootstrap, "alerts.ztf")[0].value()
     stage.put("alerts.ztf", value)
