@@ -156,7 +156,7 @@ def _headlines(
 def _names(
     found: Differences, scope: Scope, topics: _Topics, spans: Spans, figures: Mapping[str, FilterFigures]
 ) -> list[str]:
-    """Which alerts and transactions it is about; whether topics were read again for it."""
+    """Which alerts and transactions it is about: the topics concerned are read once more, if any is."""
     concerned = {topic_of(label) for label, _ in (*found.alerts, *found.ledger)}
     wanted = {key: span for key, span in spans.items() if key[0].startswith(ALERTS) or key[0] in concerned}
     hits = sum(max(figures[label].topic[kind], figures[label].alerts[kind]) for label, kind in found.alerts)
@@ -171,11 +171,8 @@ def _miscounts(
     problems = []
     keys = {key for key in before.outputs.keys() | counts.keys() if key[1] != ALERT and not gone(key[0])}
     for topic, kind in sorted(key for key in keys if key[0] in (DEAD_LETTERS, ARCHIVE) or key[1]):
-        there, least, most = (
-            counts.get((topic, kind), 0),
-            before.outputs[(topic, kind)],
-            after.outputs[(topic, kind)],
-        )
+        there, least = counts.get((topic, kind), 0), before.outputs[(topic, kind)]
+        most = after.outputs[(topic, kind)]
         older = before.unrecorded and topic != DEAD_LETTERS
         if there < least or (there > most and not older):
             what = f"{kind}s" if kind else "records"
@@ -186,9 +183,8 @@ def _miscounts(
 def _compared(since_ms: float) -> str:
     if math.isinf(since_ms):
         return "it holds nothing that can be compared"
-    return (
-        f"only what came after {datetime.fromtimestamp(since_ms / 1000, UTC):%Y-%m-%d %H:%M UTC} is compared"
-    )
+    since = datetime.fromtimestamp(since_ms / 1000, UTC)
+    return f"only what came after {since:%Y-%m-%d %H:%M UTC} is compared"
 
 
 def _found(look: FirstLook, others: Mapping[str, int], kept: Kept) -> dict[str, int]:
@@ -205,10 +201,7 @@ def _notes(
     kept: Kept, lost: Iterable[str], before: Totals, figures: Mapping[str, FilterFigures]
 ) -> list[str]:
     """What was not compared, and why."""
-    deleted, expired = (
-        Lines("filters' topics that do not exist"),
-        Lines("topics that lost their first records"),
-    )
+    deleted, expired = Lines("filters' topics that are gone"), Lines("topics that lost their first records")
     for label, one in figures.items():
         if topic_of(label) not in kept.topics:
             count = max(sum(one.ledger.values()), sum(one.alerts.values()))

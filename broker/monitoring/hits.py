@@ -128,7 +128,8 @@ class Seen:
 class FilterFigures:
     """What the three accounts say of one version of a filter, by kind.
 
-    ledger : hits counted since its topic is kept;  topic, alerts : records that can be compared
+    ledger, topic : hits counted, and records, of the time that its topic still holds
+    alerts : of the time that the survey's topic holds as well
     """
 
     ledger: Mapping[str, int]
@@ -190,6 +191,7 @@ class FirstLook:
         self._topic: dict[Figure, Tally] = defaultdict(Tally)
         self._alerts: dict[Figure, Tally] = defaultdict(Tally)
         self._ledgers: Counter[Figure] = Counter()
+        self._kept: Counter[Figure] = Counter()
         self._published: Counter[str] = Counter()
         self._strays: list[tuple[str, Identity, str]] = []
         self._too_many = 0
@@ -214,6 +216,8 @@ class FirstLook:
         if hit:
             self._count(self._topic, record, number)
             self._ledgers[(record.passed[0], record.kind)] += self._scope.counted(record, number)
+            kept = self._scope.at_ms(record, number) >= self._scope.since_ms(topic)
+            self._kept[(record.passed[0], record.kind)] += kept
         else:
             self._count(self._alerts, record, number)
             kept = self._scope.at_ms(record, number) >= self._scope.since_ms(topic)
@@ -254,7 +258,7 @@ class FirstLook:
         """The three accounts of one version."""
         return FilterFigures(
             {kind: before.hits[(label, kind)] for kind in KINDS},
-            {kind: self._held(self._topic, label, kind).count for kind in KINDS},
+            {kind: self._kept[(label, kind)] for kind in KINDS},
             {kind: self._held(self._alerts, label, kind).count for kind in KINDS},
         )
 
@@ -279,10 +283,6 @@ class FirstLook:
     def published(self, survey: str) -> int:
         """Alerts of a survey that the ledger covers."""
         return self._published[survey]
-
-    def in_topic(self, key: Figure) -> int:
-        """Records of a filter's topic that the ledger should count."""
-        return self._ledgers[key]
 
     def _differs_from_alerts(self, key: Figure) -> bool:
         topic, alerts = self._held(self._topic, *key), self._held(self._alerts, *key)
