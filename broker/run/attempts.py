@@ -4,14 +4,14 @@ Before a batch is judged, the offsets it covers are noted in Redis (`attempts:<g
 partition). If Redis is away nothing can be judged, so no other place is needed; the batch is done again. A
 worker that polls offsets which another process noted, and did not commit, is careful with them:
 
-- of a batch, it takes parts of a sixteenth, each with a transaction of its own;
-- of such a part, single messages;
+- of a batch, it takes parts of a tenth, each with a transaction of its own;
+- of such a part, single messages, or tenths again if they are more than SINGLES;
 - of a single message that was judged alone, the same again; after DEATHS processes have not come back from it
   the message is not judged but becomes a dead letter `quarantined`.
 
 So one message that kills takes four processes, and none of its neighbours. A worker killed from outside costs
-the next one some sixteen small transactions once: no message is suspected that was not judged alone, in the
-some ten milliseconds of which a process ended, twice in a row.
+the next one some ten small transactions once: no message is quarantined but one that was judged alone when a
+process ended, twice in a row.
 
 A process that was given the partition while the one before still lives (its batch was aborted) is careful in
 vain, which harms nobody.
@@ -32,7 +32,9 @@ from broker.message import Message
 
 BATCH, PART, ALONE = 0, 1, 2
 """How much was judged together."""
-PARTS = 16
+PARTS = 10
+SINGLES = 50
+"""So many suspected messages are taken one by one."""
 DEATHS = 2
 
 Exchange = Callable[[bytes, Sequence[tuple[bytes, ...]]], list[Any]]
@@ -146,6 +148,7 @@ def parts(alerts: Polled, said: Polled, suspects: Mapping[PartitionKey, Attempt]
     """A batch in parts: first what is suspected, in small ones, each of one partition; then the rest."""
     made: list[Part] = []
     rest: list[Polled] = []
+    whole = sum(len(_suspected(polled, suspects)) for polled in (alerts, said))
     for number, polled in enumerate((alerts, said)):
         left = []
         for item in polled.ranges:
@@ -157,7 +160,7 @@ def parts(alerts: Polled, said: Polled, suspects: Mapping[PartitionKey, Attempt]
             mine = [m for m in polled.messages if _is_of((m.topic, m.partition), item) and m.offset < end]
             made += [
                 replace(part, said=part.alerts, alerts=Polled()) if number else part
-                for part in _small(mine, replace(item, after=end), suspect)
+                for part in _small(mine, replace(item, after=end), suspect, whole)
             ]
             if end < item.after:
                 left.append(replace(item, before=end, expired=0))
@@ -165,9 +168,22 @@ def parts(alerts: Polled, said: Polled, suspects: Mapping[PartitionKey, Attempt]
     return [*made, Part(rest[0], rest[1])] if any(rest) else made
 
 
-def _small(messages: Sequence[Message], item: Range, suspect: Attempt) -> list[Part]:
+def _suspected(polled: Polled, suspects: Mapping[PartitionKey, Attempt]) -> list[Message]:
+    """The messages that were judged with others of several partitions."""
+    ends = {key: it.after for key, it in suspects.items() if it.level == BATCH}
+    return [m for m in polled.messages if m.offset < ends.get((m.topic, m.partition), m.offset)]
+
+
+def _size(count: int, suspect: Attempt, whole: int) -> int:
+    """How many messages of a partition go into a part.  count : suspected ones;  whole : of all partitions"""
+    if suspect.level == BATCH:
+        return -(-whole // PARTS)
+    return 1 if count <= SINGLES or suspect.level == ALONE else -(-count // PARTS)
+
+
+def _small(messages: Sequence[Message], item: Range, suspect: Attempt, whole: int) -> list[Part]:
     """Suspected messages of one partition in small parts, which cover a range."""
-    size = -(-len(messages) // PARTS) if suspect.level == BATCH else 1
+    size = _size(len(messages), suspect, whole)
     chunks = [messages[at : at + size] for at in range(0, len(messages), size or 1)] or [[]]
     ends = [chunk[-1].offset + 1 for chunk in chunks[:-1]] + [item.after]
     made: list[Part] = []

@@ -106,6 +106,14 @@ def test_a_message_that_kills_takes_four_processes_and_no_neighbour() -> None:
     assert stream.deaths == 4
 
 
+def test_a_kill_of_a_batch_of_several_partitions_costs_some_ten_parts() -> None:
+    batch = polled(*[("a", number, 0, 125) for number in range(4)])
+    made = parts(batch, Polled(), {("a", number): Attempt(0, 125, "x", BATCH) for number in range(4)})
+    assert PARTS <= len(made) <= PARTS + 4
+    large = parts(polled(("a", 0, 0, 400)), Polled(), {("a", 0): Attempt(0, 400, "x", PART)})
+    assert len(large) == PARTS
+
+
 def test_a_message_that_comes_alone_takes_two() -> None:
     stream = Stream({("said", 0): 1}, {("said", 0, 0)})
     stream.finish()
@@ -159,7 +167,7 @@ def test_parts_cover_the_batch_in_order_gaps_and_all() -> None:
     assert (ranges[0].before, ranges[-1].after) == (10, 110)
     assert all(one.after == two.before for one, two in pairwise(ranges))
     assert [part.level for part in made] == [PART] * (len(made) - 1) + [BATCH]
-    assert len(made) <= PARTS + 1
+    assert len(made) <= PARTS + 2
     assert [m.offset for part in made for m in part.polled.messages if m.topic == "a"] == list(range(12, 108))
     assert {item.topic for item in made[-1].polled.ranges} == {"a", "b"}
 
