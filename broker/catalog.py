@@ -40,7 +40,12 @@ class StoredCatalog:
     def __post_init__(self) -> None:
         check_name(self.name)
         whole = type(self.revision) is int and type(self.rows) is int
-        if not whole or not 1 <= self.revision < 2**31 or self.rows < 0 or _SHA256.fullmatch(self.sha256) is None:
+        if (
+            not whole
+            or not 1 <= self.revision < 2**31
+            or self.rows < 0
+            or _SHA256.fullmatch(self.sha256) is None
+        ):
             raise CatalogError(f"catalogue {self.name}: revision, rows or sha256 are malformed")
         if self.state not in get_args(CatalogState):
             raise CatalogError(f"catalogue {self.name}: {self.state!r} is no state")

@@ -118,7 +118,11 @@ class StoredTrees:
         """From what to_json gives.  Raises FeedbackError, ValueError, KeyError or TypeError."""
         archive = _opened(record)
         return cls(
-            str(record["survey"]), whole(record["revision"]), archive, whole(record["alerts"]), str(record["at"])
+            str(record["survey"]),
+            whole(record["revision"]),
+            archive,
+            whole(record["alerts"]),
+            str(record["at"]),
         )
 
 

@@ -26,7 +26,7 @@ from broker.context.positions import (
     read_csv,
     unpack_positions,
 )
-from broker.context.region_files import plain, read_region
+from broker.context.region_files import MAX_FILE_BYTES, plain, read_region
 from broker.context.regions import Region, pack_region, unpack_region
 from broker.context.stored import (
     ListKind,
@@ -125,9 +125,12 @@ def watchlist(
     )
 
 
-def region(content: bytes) -> Contents:
-    """The contents of a MOC or a sky map.  Raises ListError for a faulty file."""
-    found = read_region(content)
+def region(content: bytes, most: int = MAX_FILE_BYTES) -> Contents:
+    """The contents of a MOC or a sky map.  Raises ListError for a faulty file.
+
+    most : bytes of the file once unpacked
+    """
+    found = read_region(content, most)
     areas = {level: round(area, 4) for level, area in found.region.areas().items()}
     packed = pack_region(found.region)
     return Contents("region", found.form, packed, len(found.region), None, areas, found.notes)

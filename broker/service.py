@@ -302,7 +302,9 @@ class Worker:
         for item in state.unreadable:
             if item.offset > self._filters.epoch:
                 log.error("%s", item)
-                self._try_notice("broker", item.key or "control", "control_skipped", f"{self.slot.id}: {item}")
+                self._try_notice(
+                    "broker", item.key or "control", "control_skipped", f"{self.slot.id}: {item}"
+                )
 
     def _swap_models(self, models: ModelSet) -> None:
         before, self._models = self._models, models

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from broker import list_store
 from broker.api.context import Context, ContextParameter
+from broker.context.region_files import MAX_UPLOAD_BYTES
 from broker.context.stored import MAX_DESCRIPTION, ListKind
 from broker.filters.store import DEFAULT_OWNER
 
@@ -72,7 +73,9 @@ def add_region(
     201 a new revision, 200 it was so already. The body is application/fits, application/gzip or
     application/json, at most 128 MiB.
     """
-    return _added(context, response, name, list_store.region(body), owner, description, purge)
+    return _added(
+        context, response, name, list_store.region(body, MAX_UPLOAD_BYTES), owner, description, purge
+    )
 
 
 def _added(

@@ -93,7 +93,7 @@ def fault_of_arguments(arguments: Sequence[str]) -> str:
     for number, argument in enumerate(arguments, start=1):
         fault = fault_of_text(argument)
         if fault and not os.path.lexists(argument):
-            return f"argument {number}, {ascii(argument[:60])}, has {fault}; does the terminal write UTF-8?"
+            return f"argument {number}, {argument[:60]!a}, has {fault}; does the terminal write UTF-8?"
     return ""
 
 

@@ -7,8 +7,9 @@ import json
 import re
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from broker.astro.healpix import MAX_ORDER
 from broker.context.regions import Region, map_region, merged, moc_region
 from broker.errors import ListError
+from broker.text import printable
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -26,7 +28,13 @@ Form = Literal["moc", "sky map"]
 
 MAX_FILE_BYTES = 2 * 1024**3
 """Of a file once unpacked: a flat map of nside 2048 with distances takes 1.6 GB."""
+MAX_TEXT_BYTES = 64 * 1024**2
+"""Of a file once unpacked that is no FITS."""
+MAX_UPLOAD_BYTES = 256 * 1024**2
+"""Of a file once unpacked that came over HTTP, where many may come at a time."""
+_CHUNK, _SLICE, _MAX_MEMBERS = 1024**2, 1024**2 // 16, 10_000
 _GZIP_MAGIC, _FITS_MAGIC = b"\x1f\x8b", b"SIMPLE  ="
+_MAX_UNITS, _MAX_COLUMNS = 100, 999
 _PROBABILITY = ("PROB", "PROBABILITY")
 _DENSITY = "PROBDENSITY"
 _DISTANCE = ("DISTMU", "DISTSIGMA", "DISTNORM")
@@ -48,12 +56,12 @@ class ReadRegion:
     notes: tuple[str, ...] = ()
 
 
-def read_region(content: bytes) -> ReadRegion:
+def read_region(content: bytes, most: int = MAX_FILE_BYTES) -> ReadRegion:
     """The region of a file, told by what is in it, compressed by gzip or not.
 
-    A sky map's distances are not used. Raises ListError where it is none of the forms above.
+    most : bytes of the file once unpacked.  A sky map's distances are not used. Raises ListError where it is none of the forms above.
     """
-    content = plain(content)
+    content = plain(content, most)
     if content.startswith(_FITS_MAGIC):
         return _read_fits(content)
     try:
@@ -79,18 +87,61 @@ def looks_like_region(content: bytes) -> bool:
     return content.lstrip().startswith(b"{")
 
 
-def plain(content: bytes) -> bytes:
-    """A file's contents without gzip."""
+def plain(content: bytes, most: int = MAX_FILE_BYTES) -> bytes:
+    """A file's contents without gzip, of one member or several.
+
+    most : bytes once unpacked, MAX_TEXT_BYTES of what is no FITS.  Raises ListError.
+    """
     if not content.startswith(_GZIP_MAGIC):
+        if not content.startswith(_FITS_MAGIC) and len(content) > MAX_TEXT_BYTES:
+            raise ListError(_too_large(MAX_TEXT_BYTES))
         return content
-    squeeze = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    parts: list[bytes] = []
+    size = 0
+    for part in _inflated(content):
+        parts.append(part)
+        size += len(part)
+        limit = most if parts[0].startswith(_FITS_MAGIC) else min(most, MAX_TEXT_BYTES)
+        if size > limit:
+            raise ListError(_too_large(limit))
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> str:
+    return (
+        f"the file has more than {limit:,} bytes unpacked; give a sky map as a multi-order one, a list in parts,"
+        " or use `broker catalogs`"
+    )
+
+
+def _inflated(content: bytes) -> Iterator[bytes]:
+    """The plain bytes of all members of a gzip file, some at a time; what follows them is ignored, as gzip does.
+
+    Raises ListError.
+    """
+    members, squeeze = 0, _gzip()
     try:
-        plain = squeeze.decompress(content, MAX_FILE_BYTES)
+        for start in range(0, len(content), _SLICE):
+            data = content[start : start + _SLICE]
+            while data:
+                if squeeze.eof:
+                    if data[:1] != _GZIP_MAGIC[:1]:
+                        return
+                    members, squeeze = members + 1, _gzip()
+                yield squeeze.decompress(data, _CHUNK)
+                data = squeeze.unused_data if squeeze.eof else squeeze.unconsumed_tail
+                if members >= _MAX_MEMBERS:
+                    raise ListError(f"the file is gzip of more than {_MAX_MEMBERS:,} members")
+        while not squeeze.eof and (part := squeeze.decompress(b"", _CHUNK)):
+            yield part
     except zlib.error as error:
         raise ListError(f"the file begins like gzip, but cannot be unpacked: {error}") from None
     if not squeeze.eof:
-        raise ListError(f"the file is cut, or has more than {MAX_FILE_BYTES:,} bytes unpacked")
-    return plain
+        raise ListError("the file is cut: its gzip has no end")
+
+
+def _gzip() -> Any:
+    return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
 
 
 def _moc(text: str) -> Region:
@@ -137,7 +188,9 @@ def _read_fits(content: bytes) -> ReadRegion:
     from astropy.io import fits  # noqa: PLC0415 (workers never need it)
 
     try:
-        with fits.open(io.BytesIO(content)) as units:
+        with fits.open(io.BytesIO(content)) as opened:
+            units = list(islice(opened, _MAX_UNITS + 1))
+            _check_units(units)
             if any(info["datLoc"] + info["datSpan"] > len(content) for info in map(_extent, units)):
                 raise ListError("the FITS file is cut: it says that it is longer than it is")
             tables = [unit for unit in units if isinstance(unit, fits.BinTableHDU)]
@@ -150,14 +203,23 @@ def _read_fits(content: bytes) -> ReadRegion:
                 if header.get("ORDERING") in {"NUNIQ", "RANGE"} and header.get("MOCDIM", "SPACE") == "SPACE":
                     return ReadRegion(_fits_moc(content), "moc")
             shown = "; ".join(", ".join(unit.columns.names) for unit in tables)
-    except ListError:
+    except (ListError, MemoryError):
         raise
     except Exception as error:  # damaged FITS fails in many ways
-        raise ListError(f"the FITS file cannot be read: {error}") from None
+        raise ListError(f"the FITS file cannot be read: {printable(str(error), 300)}") from None
     raise ListError(
         f"a FITS file with the columns {shown or '(no table)'}: a MOC has UNIQ or RANGE, a sky map UNIQ and"
         " PROBDENSITY, or PROB for every pixel"
     )
+
+
+def _check_units(units: Sequence[Any]) -> None:
+    """Refuse what the reader would make objects of without end: it believes what the headers say."""
+    if len(units) > _MAX_UNITS:
+        raise ListError(f"a FITS file of more than {_MAX_UNITS} parts")
+    counts = (unit.header.get("TFIELDS", 0) for unit in units)
+    if not all(isinstance(count, int) and 0 <= count <= _MAX_COLUMNS for count in counts):
+        raise ListError(f"a FITS table that says it has more than {_MAX_COLUMNS} columns")
 
 
 def _extent(unit: Any) -> Mapping[str, int]:

@@ -71,7 +71,11 @@ class StoredList:
     by: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in LIST_KINDS or self.state not in get_args(ListState) or not 1 <= self.revision < 2**31:
+        if (
+            self.kind not in LIST_KINDS
+            or self.state not in get_args(ListState)
+            or not 1 <= self.revision < 2**31
+        ):
             raise ListError(
                 f"revision {self.revision} of a {self.kind!r} in state {self.state!r} is not known here"
             )

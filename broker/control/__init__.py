@@ -204,7 +204,7 @@ def _place(key: bytes) -> bytes:
     return hashlib.blake2b(key, digest_size=16).digest()
 
 
-def _applied(  # noqa: PLR0911
+def _applied(
     state: ControlState, offset: int, key: bytes | None, value: bytes | None
 ) -> ControlState:
     if key is not None and value is not None and key.startswith(_BLOB_PREFIX):

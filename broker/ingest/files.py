@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from broker.errors import BrokerError
 from broker.message import MAX_INPUT_BYTES
 from broker.surveys.avro import LocalSchemas, holds_one_record, single_records, writer_of
 from broker.surveys.catalog import survey_of
+from broker.text import printable
 
 ALERT_SUFFIX = ".avro"
 TARBALL_SUFFIXES = (".tar.gz", ".tgz")
@@ -25,6 +25,8 @@ DEFAULT_SURVEY = "ztf"
 _MAX_FILE_BYTES = 64 * 1024 * 1024
 """A file of several records may be larger than a message; beyond this it is not even read."""
 _TAR_CHUNK = 1024 * 1024
+_MAX_TAR_HEADER = 1024 * 1024
+"""Of a long name or a list of attributes in a tarball, which are read whole."""
 _HELD_PACKETS = 1000
 """Packets of no known survey that wait for one to tell which survey the files are of."""
 
@@ -124,13 +126,13 @@ def _file(path: Path) -> Iterator[FilePacket | Unsent]:
     try:
         size = path.stat().st_size
         if size > _MAX_FILE_BYTES:
-            yield Unsent(path.name, _too_large(size), size)
+            yield Unsent(_shown(path.name), _too_large(size), size)
             return
         value = path.read_bytes()
     except OSError as error:
-        yield Unsent(path.name, f"cannot be read: {error.strerror or error}")
+        yield Unsent(_shown(path.name), f"cannot be read: {error.strerror or error}")
         return
-    yield from _messages(path.name, value, len(value))
+    yield from _messages(_shown(path.name), value, len(value))
 
 
 def _messages(name: str, value: bytes, taken: int) -> Iterator[FilePacket | Unsent]:
@@ -143,6 +145,11 @@ def _messages(name: str, value: bytes, taken: int) -> Iterator[FilePacket | Unse
         taken = 0
 
 
+def _shown(name: str) -> str:
+    """A file's name as a header or a terminal can hold it: a name is any bytes."""
+    return printable(name, 255)
+
+
 def _too_large(size: int) -> str:
     return f"{size / 2**20:.1f} MiB; a message may have at most {MAX_INPUT_BYTES // 2**20} MiB"
 
@@ -152,22 +159,51 @@ def _tarball(path: Path) -> Iterator[FilePacket | Unsent]:
     before = 0
     try:
         with path.open("rb") as raw, gzip.open(raw) as plain:
-            with tarfile.open(fileobj=plain, mode="r|", bufsize=_TAR_CHUNK) as tar:
+            with tarfile.open(fileobj=plain, mode="r|", bufsize=_TAR_CHUNK, tarinfo=_Entry) as tar:
                 while (member := tar.next()) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # it keeps them all: a million a night
+                    tar.pax_headers.clear()
                     if member.isfile() and member.name.endswith(ALERT_SUFFIX):
                         before, taken = raw.tell(), raw.tell() - before
                         yield from _member(tar, member, taken)
             while plain.read(_TAR_CHUNK):
                 pass  # what tarfile takes for the end may be a cut: only the checksum at gzip's end tells
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        yield Unsent(path.name, f"damaged or cut short, the rest of it was not read: {error}")
+    except MemoryError:
+        raise
+    except Exception as error:  # tarfile fails in as many ways as there are damaged headers
+        why = printable(str(error) or type(error).__name__, 300)
+        yield Unsent(_shown(path.name), f"damaged or cut short, the rest of it was not read: {why}")
+
+
+class _Entry(tarfile.TarInfo):
+    """An entry of a tarball whose headers are bounded; alerts are no sparse files, whose maps are not."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _LONG_HEADERS and not 0 <= self.size <= _MAX_TAR_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes; at most {_MAX_TAR_HEADER:,} are read")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            self._refuse_sparse()
+        if self.size < 0:
+            raise tarfile.ReadError(f"an entry of {self.size:,} bytes")
+        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return found
+
+    def _refuse_sparse(self, *_: object) -> None:
+        raise tarfile.ReadError("a sparse file, which no alert is")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+_LONG_HEADERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
 
 
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, taken: int) -> Iterator[FilePacket | Unsent]:
-    name = Path(member.name).name
+    name = _shown(Path(member.name).name)
     content = tar.extractfile(member)
-    if member.size > _MAX_FILE_BYTES or content is None:
+    if not 0 <= member.size <= _MAX_FILE_BYTES or content is None:
         yield Unsent(name, _too_large(member.size), taken)
         return
     yield from _messages(name, content.read(), taken)

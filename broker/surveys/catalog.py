@@ -16,7 +16,7 @@ from broker.batch import AlertBatch
 from broker.lightcurves import LightCurves
 from broker.message import Message, Reject
 from broker.surveys import atlas, decam, elasticc, lsst, pgir, winter, ztf
-from broker.surveys.avro import Damaged, Fault, Framed, SchemaSource, announced, frame, too_many
+from broker.surveys.avro import Damaged, Fault, SchemaSource, announced, frame, too_many
 from broker.surveys.base import Source, Survey, as_days
 from broker.surveys.columns import DATA_ERRORS, Layout
 from broker.surveys.reading import NOTHING, PlainBytes, Rows, SurveyReader, wrong_shape
@@ -127,9 +127,7 @@ class _Reading:
     most : records that a message may have
     """
 
-    def __init__(
-        self, messages: Sequence[Message], schemas: SchemaSource, most: int = MAX_RECORDS
-    ) -> None:
+    def __init__(self, messages: Sequence[Message], schemas: SchemaSource, most: int = MAX_RECORDS) -> None:
         self.messages = messages
         self.readers: dict[Survey, SurveyReader] = {}
         self.compiled = self.fallback = 0

@@ -102,7 +102,9 @@ def _read(text: str) -> WriterSchema:
         paths = _Paths(walk.named)
         paths.below(parsed, "")
     except (RecursionError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise SchemaError(f"cannot be walked: {type(error).__name__}: {printable(str(error), 200)}") from error
+        raise SchemaError(
+            f"cannot be walked: {type(error).__name__}: {printable(str(error), 200)}"
+        ) from error
     version = str(raw.get("version", ""))[:MAX_VERSION]
     return WriterSchema(text, parsed, str(parsed["name"]), version, frozenset(paths.found), walk.named)
 
@@ -119,7 +121,7 @@ def _json(text: str) -> Any:
         if depth > MAX_DEPTH:
             raise SchemaError(f"is nested more than {MAX_DEPTH} deep")
         if isinstance(part, str) and not is_text(part):
-            raise SchemaError(f"has text that UTF-8 cannot hold: {ascii(part[:60])}")
+            raise SchemaError(f"has text that UTF-8 cannot hold: {part[:60]!a}")
     return raw
 
 

@@ -225,7 +225,10 @@ def test_null_keys_and_values_are_no_matter(tmp_path: Path) -> None:
 def test_contents_that_are_poison_fail_their_list_alone(tmp_path: Path) -> None:
     for value in (*TEXTS.values(), b"7", b'"purged"', b"[]", b'{"bytes":7}', b'{"bytes":"\xc3\xa4"}'):
         packed = hashlib.sha256(b"").hexdigest()
-        views(folded(*GOOD, (f"blob/{_SHA256}/0".encode(), value), (f"blob/{packed}/0".encode(), value)), tmp_path)
+        views(
+            folded(*GOOD, (f"blob/{_SHA256}/0".encode(), value), (f"blob/{packed}/0".encode(), value)),
+            tmp_path,
+        )
 
 
 def test_it_is_shown_until_a_record_of_its_key_can_be_applied() -> None:

@@ -64,7 +64,8 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    "fault", [RecursionError("deep"), OverflowError("inf"), KeyError("x"), MemoryError(), ValueError("\ud83d" * 9999)]
+    "fault",
+    [RecursionError("deep"), OverflowError("inf"), KeyError("x"), MemoryError(), ValueError("\ud83d" * 9999)],
 )
 def test_any_fault_is_named_and_it_begins_again(
     fault: Exception, followed: ControlFollower, monkeypatch: pytest.MonkeyPatch

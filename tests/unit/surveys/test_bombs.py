@@ -15,9 +15,18 @@ from broker.surveys.avro import LocalSchemas, single_records
 from broker.surveys.catalog import MAX_LETTERS, Decoded, decode
 from broker.surveys.walk import MAX_RECORDS
 from broker.surveys.ztf import SURVEY
-from tests.unit.surveys.samples import SYNC, container, few_ztf, hand_made, header_of, long, messages
+from tests.unit.surveys.samples import (
+    SYNC,
+    container,
+    few_ztf,
+    hand_made,
+    header_of,
+    long,
+    messages,
+    read_packet,
+    ztf_values,
+)
 from tests.unit.surveys.samples import plain_schema as plain
-from tests.unit.surveys.samples import read_packet, ztf_values
 
 
 def _nested(paths: list[str], types: dict[str, Any]) -> list[dict[str, Any]]:
@@ -194,7 +203,13 @@ def test_records_that_only_fastavro_can_read_are_read_up_to_a_size() -> None:
 
 @pytest.mark.parametrize("codec", ["deflate", "bzip2", "xz", "snappy", "zstandard", "lz4"])
 def test_every_codec_is_bounded(codec: str) -> None:
-    for data in (b"", b"\x00", bytes(100), b"\xff" * 100, b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f" + bytes(50)):
+    for data in (
+        b"",
+        b"\x00",
+        bytes(100),
+        b"\xff" * 100,
+        b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f" + bytes(50),
+    ):
         (letter,) = _decode(hand_made(BYTE, [(1, data)], codec)).rejects
         assert letter.reason in ("bad_container", "too_large", "undecodable")
 

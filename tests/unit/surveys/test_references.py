@@ -30,7 +30,9 @@ def server() -> Iterator[Registry]:
     found.stop()
 
 
-def _serve(server: Registry, top: Any, parts: dict[str, Any], inner: dict[str, list[str]] | None = None) -> None:
+def _serve(
+    server: Registry, top: Any, parts: dict[str, Any], inner: dict[str, list[str]] | None = None
+) -> None:
     def said(schema: Any, names: list[str]) -> tuple[int, bytes]:
         found = [{"name": name, "subject": f"s/{name}", "version": 1} for name in names]
         return 200, json.dumps({"schema": json.dumps(schema), "references": found}).encode()
@@ -63,7 +65,10 @@ def _split(schema: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if not isinstance(part, dict):
             return part
         namespace = part.get("namespace", namespace)
-        made = {key: out(value, namespace) if key in ("type", "items", "fields") else value for key, value in part.items()}
+        made = {
+            key: out(value, namespace) if key in ("type", "items", "fields") else value
+            for key, value in part.items()
+        }
         if part.get("type") == "record":
             name = part["name"] if "." in part["name"] else f"{namespace}.{part['name']}"
             parts[name] = {**made, "name": name}
@@ -91,7 +96,9 @@ def test_rubins_alerts_are_read_by_references(server: Registry) -> None:
 
 
 def test_parts_may_have_parts_and_be_named_twice(server: Registry) -> None:
-    top = _record("t", ("a", "n.b"), ("again", ["null", "n.b"]), ("c", {"type": "array", "items": "c"}), namespace="n")
+    top = _record(
+        "t", ("a", "n.b"), ("again", ["null", "n.b"]), ("c", {"type": "array", "items": "c"}), namespace="n"
+    )
     parts = {"n.b": _record("b", ("d", "n.d"), namespace="n"), "n.c": _record("n.c", ("d", {"type": "n.d"})),
              "n.d": _record("d", ("x", "int"), namespace="n")}  # fmt: skip
     _serve(server, top, parts, {"n.b": ["n.d"], "n.c": ["n.d"]})

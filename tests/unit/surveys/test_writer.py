@@ -9,10 +9,9 @@ import pytest
 
 from broker.errors import SchemaError
 from broker.surveys import writer
-from broker.surveys.avro import open_message
+from broker.surveys.avro import LocalSchemas, open_message
 from broker.surveys.catalog import decode
 from broker.surveys.writer import writer_schema
-from broker.surveys.avro import LocalSchemas
 from tests.unit.surveys.samples import container, few_ztf, hand_made, header_of, messages
 
 
@@ -158,7 +157,9 @@ def test_a_decimal_of_a_million_digits_costs_nothing() -> None:
     while size > 0x7F:
         length.append(size & 0x7F | 0x80)
         size >>= 7
-    opened = open_message(hand_made(json.dumps(schema), [(1, bytes([*length, size]) + plain)]), LocalSchemas())
+    opened = open_message(
+        hand_made(json.dumps(schema), [(1, bytes([*length, size]) + plain)]), LocalSchemas()
+    )
     assert opened.fault is not None and opened.fault.reason == "undecodable"
 
 
