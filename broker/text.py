@@ -1,8 +1,8 @@
 """What text and JSON may pass our doors: what every reader after us can hold.
 
-Half of a surrogate pair is text to Python and to JSON, and to nobody else: UTF-8 cannot hold it, so neither can
-Kafka, Redis, Avro, an answer over HTTP or a terminal. Control characters but tab and the ends of lines can be
-held, but do harm where they are shown.
+Half of a surrogate pair is text to Python and to JSON, and to nobody else: UTF-8 cannot hold it, so neither
+can Kafka, Redis, Avro, an answer over HTTP or a terminal. Control characters but tab and the ends of lines
+can be held, but do harm where they are shown.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def is_text(text: str) -> bool:
-    """Whether UTF-8 can hold a text.
+    r"""Whether UTF-8 can hold a text.
 
-    >>> is_text("\\u00d6pik"), is_text("\\ud83d")
+    >>> is_text("\u00d6pik"), is_text("\ud83d")
     (True, False)
     """
     try:
@@ -32,10 +32,10 @@ def is_text(text: str) -> bool:
 
 
 def fault_of_text(text: str) -> str:
-    """What is wrong with a text that a person gives; '' if nothing is.
+    r"""What is wrong with a text that a person gives; '' if nothing is.
 
-    >>> fault_of_text("a\\x00b")
-    'a control character (\\\\x00 at 1)'
+    >>> fault_of_text("a\x00b")
+    'a control character (\\x00 at 1)'
     """
     if not is_text(text):
         place = next(place for place, letter in enumerate(text) if not is_text(letter))
@@ -47,10 +47,10 @@ def fault_of_text(text: str) -> str:
 
 
 def printable(text: str, longest: int) -> str:
-    """A text that may hold anything, for a person: cut, and escaped where it could not be written or shown.
+    r"""A text that may hold anything, for a person: cut, and escaped where it could not be written or shown.
 
-    >>> printable("a\\x00" + "b" * 10, 7)
-    'a\\\\x00bb...'
+    >>> printable("a\x00" + "b" * 10, 7)
+    'a\\x00bb...'
     """
     shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:longest])
     return shown[:longest] + "..." if max(len(text), len(shown)) > longest else shown
@@ -79,7 +79,8 @@ def whole(value: Any) -> int:
 def fault_of_json(value: Any) -> str:
     """Why some JSON cannot be passed on; '' if it can.
 
-    Its texts must be UTF-8, its numbers finite and whole ones of 64 bits, its nesting no deeper than MAX_DEPTH.
+    Its texts must be UTF-8, its numbers finite and whole ones of 64 bits, its nesting no deeper than
+    MAX_DEPTH.
     """
     for part, depth in parts_of(value):
         if depth > MAX_DEPTH:

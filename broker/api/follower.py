@@ -24,8 +24,8 @@ _PAUSE_S = 1.0
 class ControlFollower:
     """Follows `control` from `start` to `stop`.
 
-    A Kafka that is away is waited for and named in `problem`. So is whatever else ends the following: it begins
-    again from the start of the topic, in this thread or, if that died, in a new one at the next look.
+    A Kafka that is away is waited for and named in `problem`. So is whatever else ends the following: it
+    begins again from the start of the topic, in this thread or, if that died, in a new one at the next look.
     """
 
     def __init__(self, settings: Settings) -> None:

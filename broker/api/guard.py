@@ -5,8 +5,8 @@ A browser lets any page send a POST of form or plain text to any address, and a 
 without asking first, and we never agree), or where files are taken a file, of a type of which the same holds;
 and while we listen on loopback, or api.hosts is set, the Host must be ours.
 
-Here is also where text comes in, once for all routes: what UTF-8 cannot hold, control characters, numbers that
-are not finite and JSON nested without end are refused in the path, the query and the body.
+Here is also where text comes in, once for all routes: what UTF-8 cannot hold, control characters, numbers
+that are not finite and JSON nested without end are refused in the path, the query and the body.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ class ReadRegion:
 def read_region(content: bytes, most: int = MAX_FILE_BYTES) -> ReadRegion:
     """The region of a file, told by what is in it, compressed by gzip or not.
 
-    most : bytes of the file once unpacked.  A sky map's distances are not used. Raises ListError where it is none of the forms above.
+    most : bytes of the file once unpacked.  A sky map's distances are not used. Raises ListError where it is
+    none of the forms above.
     """
     content = plain(content, most)
     if content.startswith(_FITS_MAGIC):
@@ -109,15 +110,15 @@ def plain(content: bytes, most: int = MAX_FILE_BYTES) -> bytes:
 
 def _too_large(limit: int) -> str:
     return (
-        f"the file has more than {limit:,} bytes unpacked; give a sky map as a multi-order one, a list in parts,"
-        " or use `broker catalogs`"
+        f"the file has more than {limit:,} bytes unpacked; give a sky map as a multi-order one, a list in"
+        " parts, or use `broker catalogs`"
     )
 
 
 def _inflated(content: bytes) -> Iterator[bytes]:
-    """The plain bytes of all members of a gzip file, some at a time; what follows them is ignored, as gzip does.
+    """The plain bytes of all members of a gzip file, some at a time.
 
-    Raises ListError.
+    What follows them is ignored, as gzip does.  Raises ListError.
     """
     members, squeeze = 0, _gzip()
     try:

@@ -166,8 +166,8 @@ def _newest(filters: Iterable[Filter]) -> dict[str, Filter]:
 def apply(state: ControlState, offset: int, key: bytes | None, value: bytes | None) -> ControlState:
     """The state after one more control record; one that cannot be applied is noted, never fatal.
 
-    Whatever its bytes are, they change nothing then. A later record of its key takes the note away, one without
-    a value too.
+    Whatever its bytes are, they change nothing then. A later record of its key takes the note away, one
+    without a value too.
     """
     before = _forgiven(state, key)
     if value is None and before is not state:
@@ -204,9 +204,7 @@ def _place(key: bytes) -> bytes:
     return hashlib.blake2b(key, digest_size=16).digest()
 
 
-def _applied(
-    state: ControlState, offset: int, key: bytes | None, value: bytes | None
-) -> ControlState:
+def _applied(state: ControlState, offset: int, key: bytes | None, value: bytes | None) -> ControlState:
     if key is not None and value is not None and key.startswith(_BLOB_PREFIX):
         return _with_part(state, offset, *blob_place(key), value)
     kind, content = _parse(key, value)

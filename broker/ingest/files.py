@@ -162,7 +162,7 @@ def _tarball(path: Path) -> Iterator[FilePacket | Unsent]:
             with tarfile.open(fileobj=plain, mode="r|", bufsize=_TAR_CHUNK, tarinfo=_Entry) as tar:
                 while (member := tar.next()) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # it keeps them all: a million a night
-                    tar.pax_headers.clear()
+                    tar.pax_headers = {}
                     if member.isfile() and member.name.endswith(ALERT_SUFFIX):
                         before, taken = raw.tell(), raw.tell() - before
                         yield from _member(tar, member, taken)

@@ -1,4 +1,4 @@
-"""Anything may be written to `control`: the fold never fails, and no state that it gives makes anything fail."""
+"""Anything may be written to `control`: the fold never fails, and no state it gives makes a thing fail."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ _PACKED = watchlist("name,ra,dec\nfirst,10,0\n").packed
 _SHA256, _PARTS = blob_records(_PACKED)
 _TREES = b"trees"
 GOOD: list[tuple[bytes, bytes]] = [
-    control.filter_record(Filter("ann", "bright", 1, "mag < 19", description="a", created_at=AT, changed_at=AT)),
+    control.filter_record(
+        Filter("ann", "bright", 1, "mag < 19", description="a", created_at=AT, changed_at=AT),
+    ),
     control.filter_record(Filter("ann", "bright", 2, "mag < 18", state="draft", select="mag as m")),
     control.schema_record(7, '{"type": "string"}'),
     control.bundle_record(StoredBundle(BundleName("a", "1"), "0" * 64, b"no bundle", AT, "ann")),
@@ -63,20 +65,71 @@ GOOD: list[tuple[bytes, bytes]] = [
         b"watchlist/w/1",
         json.dumps(
             StoredList(
-                "watchlist", "w", 1, "ann", "positions", _SHA256, len(_PACKED), len(_PARTS), 1, "words", 2.0,
-                {"90": 1.0}, ("a note",), at=AT, by="ann",
+                "watchlist",
+                "w",
+                1,
+                "ann",
+                "positions",
+                _SHA256,
+                len(_PACKED),
+                len(_PARTS),
+                1,
+                "words",
+                2.0,
+                {"90": 1.0},
+                ("a note",),
+                at=AT,
+                by="ann",
             ).to_json()
         ).encode(),
     ),
     *_PARTS,
-]  # fmt: skip
+]
 
 NASTY: list[Any] = [
-    None, True, -1, 0, 1.5, 2**31, 2**62, 2**63, 2**64, 10**300, -(10**300), 1e308, "", "a", "\ud83d", "\udc80x", "\x00", "\x1b[2J",
-    "9" * 5000, "9" * 4000, "x" * 100_000, "nan", "inf", "-inf", [], {}, [[[]]], {"a": {"b": "\ud800"}}, ["\ud800"], "(" * 3000,
-    "0001-01-01", "9999-12-31T23:59:59", "2025-01-01", "not a time", "mag < " + "1+" * 2000 + "1", "not " * 3000 + "true",
-    float("nan"), float("inf"), "../../etc/passwd", "١", "ｔ", ["a"] * 10_000,
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    2**31,
+    2**62,
+    2**63,
+    2**64,
+    10**300,
+    -(10**300),
+    1e308,
+    "",
+    "a",
+    "\ud83d",
+    "\udc80x",
+    "\x00",
+    "\x1b[2J",
+    "9" * 5000,
+    "9" * 4000,
+    "x" * 100_000,
+    "nan",
+    "inf",
+    "-inf",
+    [],
+    {},
+    [[[]]],
+    {"a": {"b": "\ud800"}},
+    ["\ud800"],
+    "(" * 3000,
+    "0001-01-01",
+    "9999-12-31T23:59:59",
+    "2025-01-01",
+    "not a time",
+    "mag < " + "1+" * 2000 + "1",
+    "not " * 3000 + "true",
+    float("nan"),
+    float("inf"),
+    "../../etc/passwd",
+    "١",
+    "ｔ",
+    ["a"] * 10_000,
+]
 
 
 class _Follower:
@@ -99,10 +152,21 @@ def client() -> Iterator[tuple[TestClient, _Follower]]:
 
 
 PATHS = [
-    "/api/v1/filters", "/api/v1/filters?removed=true", "/api/v1/models", "/api/v1/catalogs", "/api/v1/watchlists",
-    "/api/v1/regions", "/api/v1/feedback/ann", "/subjects", "/schemas/ids/7", "/schemas", "/ready",
-    "/api/v1/filters/ann/bright", "/api/v1/filters/ann/bright/versions", "/api/v1/watchlists/w",
-]  # fmt: skip
+    "/api/v1/filters",
+    "/api/v1/filters?removed=true",
+    "/api/v1/models",
+    "/api/v1/catalogs",
+    "/api/v1/watchlists",
+    "/api/v1/regions",
+    "/api/v1/feedback/ann",
+    "/subjects",
+    "/schemas/ids/7",
+    "/schemas",
+    "/ready",
+    "/api/v1/filters/ann/bright",
+    "/api/v1/filters/ann/bright/versions",
+    "/api/v1/watchlists/w",
+]
 
 
 def views(state: ControlState, folder: Path) -> None:
@@ -125,9 +189,12 @@ def views(state: ControlState, folder: Path) -> None:
     )
     BudgetKeeper(load(NOWHERE, env={})).serve(state)
     beat = Heartbeat("s", state.epoch, True, 1, models=models.names(), shadows=models.shadow_names())
-    assert beat and compiled.epoch == state.epoch
+    assert beat
+    assert compiled.epoch == state.epoch
     for note in state.unreadable:
-        assert str(note).encode() and len(str(note)) < 600 and str(note).isprintable()
+        assert str(note).encode()
+        assert len(str(note)) < 600
+        assert str(note).isprintable()
 
 
 def folded(*records: tuple[bytes | None, bytes | None]) -> ControlState:
@@ -167,7 +234,8 @@ def _poisons(record: tuple[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 def test_the_good_records_are_all_applied(client: tuple[TestClient, _Follower], tmp_path: Path) -> None:
     state = folded(*GOOD)
-    assert state.unreadable == () and state.unreadable_more == 0
+    assert state.unreadable == ()
+    assert state.unreadable_more == 0
     views(state, tmp_path)
     browser, follower = client
     follower.state = state
@@ -184,7 +252,8 @@ def test_no_value_of_a_record_can_do_harm(
         state = control.apply(before, len(GOOD), key, value)
         assert state.epoch == len(GOOD)
         if state.unreadable:
-            assert state.filters == before.filters and state.lists == before.lists
+            assert state.filters == before.filters
+            assert state.lists == before.lists
         elif count % 43 == 0:
             views(state, tmp_path)
             follower.state = state
@@ -208,8 +277,18 @@ TEXTS: dict[str, bytes] = {
     "a long error": b'{"kind":"' + b"x" * 1_000_000 + b'"}',
     "deep under a field": b'{"id":1,"schema":"a","more":' + b"[" * 990 + b"]" * 990 + b"}",
 }
-KEYS = [b"schema/1/1", b"filter/a.b/1", b"blob/x/0", b"blob/" + b"a" * 64 + b"/0", b"\xff\xfe", b"", b"/" * 9,
-        b"k" * 1_000_000, "wätchlist/\udc80".encode("utf-8", "surrogateescape"), b"blob/" + b"a" * 64 + b"/" + b"9" * 5000]  # fmt: skip
+KEYS = [
+    b"schema/1/1",
+    b"filter/a.b/1",
+    b"blob/x/0",
+    b"blob/" + b"a" * 64 + b"/0",
+    b"\xff\xfe",
+    b"",
+    b"/" * 9,
+    b"k" * 1_000_000,
+    "wätchlist/\udc80".encode("utf-8", "surrogateescape"),
+    b"blob/" + b"a" * 64 + b"/" + b"9" * 5000,
+]
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -239,13 +318,15 @@ def test_it_is_shown_until_a_record_of_its_key_can_be_applied() -> None:
     again = control.apply(state, 3, key, b"[")
     assert [item.offset for item in again.unreadable] == [2, 3]
     mended = control.apply(again, 4, key, value)
-    assert [item.offset for item in mended.unreadable] == [2] and ("ann.bright", 1) in mended.filters
+    assert [item.offset for item in mended.unreadable] == [2]
+    assert ("ann.bright", 1) in mended.filters
     assert control.apply(mended, 5, b"other", None).unreadable == ()
 
 
 def test_the_list_of_them_is_bounded() -> None:
     state = folded(*((f"riddle/{k}/1".encode(), b"x" * 1000) for k in range(3 * MAX_UNREADABLE)))
-    assert len(state.unreadable) == MAX_UNREADABLE and state.unreadable_more == 2 * MAX_UNREADABLE
+    assert len(state.unreadable) == MAX_UNREADABLE
+    assert state.unreadable_more == 2 * MAX_UNREADABLE
     assert state.unreadable[-1].offset == 3 * MAX_UNREADABLE - 1
 
 

@@ -73,7 +73,8 @@ def test_any_fault_is_named_and_it_begins_again(
     assert _until(lambda: followed.problem == "")
     monkeypatch.setattr(_Tail, "fault", fault)
     assert _until(lambda: type(fault).__name__ in followed.problem)
-    assert followed.problem.encode() and len(followed.problem) < 1000
+    assert followed.problem.encode()
+    assert len(followed.problem) < 1000
     monkeypatch.setattr(_Tail, "fault", None)
     assert _until(lambda: followed.problem == "")
 
@@ -96,7 +97,8 @@ def test_ready_names_what_was_not_applied_and_stays_ready_for_it() -> None:
     app.state.context.follower._state = control.apply(state, 1, b"\xff", b"[" * 100_000)
     browser = TestClient(app, base_url="http://127.0.0.1")
     answer = browser.get("/ready").json()
-    assert answer["notAppliedCount"] == 2 and "filter/a.b/1" in answer["notApplied"][0]
+    assert answer["notAppliedCount"] == 2
+    assert "filter/a.b/1" in answer["notApplied"][0]
     assert "notApplied" not in answer["missing"]
     assert "broker_control_not_applied 2.0" in browser.get("/metrics").text
     app.state.context.redis.close()

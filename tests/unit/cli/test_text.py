@@ -33,7 +33,8 @@ def test_they_end_with_2_before_anything_starts(arguments: list[bytes]) -> None:
         [sys.executable.encode(), b"-m", b"broker", *arguments], capture_output=True, check=False, timeout=60
     )
     assert done.returncode == 2
-    assert b"error: argument" in done.stderr and b"Traceback" not in done.stderr
+    assert b"error: argument" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_a_file_may_have_any_name(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def test_many_members_are_one_file_and_too_many_are_none() -> None:
     text = b"name,ra,dec\n" + b"x,10,0\n" * 100_000
     packed = b"".join(gzip.compress(text[k : k + 1000]) for k in range(0, len(text), 1000))
     assert plain(packed) == text
-    assert plain(packed + bytes(512)) == text and plain(packed + b"more") == text
+    assert plain(packed + bytes(512)) == text
+    assert plain(packed + b"more") == text
     with pytest.raises(ListError, match="members"):
         plain(gzip.compress(b"") * 50_000)
 
@@ -80,11 +81,21 @@ def test_a_cut_file_is_said_to_be(cut: int) -> None:
 @pytest.mark.parametrize(
     "card",
     [
-        ("BITPIX", 2**40), ("BITPIX", -7), ("NAXIS", 999), ("NAXIS1", 2**62), ("NAXIS2", 2**62), ("NAXIS2", -1),
-        ("PCOUNT", 2**62), ("GCOUNT", 2**40), ("TFIELDS", 10**9), ("TFORM1", "999999999999D"), ("TFORM1", "1PD"),
-        ("TDIM1", "(99999,99999,99999)"), ("THEAP", 2**62),
+        ("BITPIX", 2**40),
+        ("BITPIX", -7),
+        ("NAXIS", 999),
+        ("NAXIS1", 2**62),
+        ("NAXIS2", 2**62),
+        ("NAXIS2", -1),
+        ("PCOUNT", 2**62),
+        ("GCOUNT", 2**40),
+        ("TFIELDS", 10**9),
+        ("TFORM1", "999999999999D"),
+        ("TFORM1", "1PD"),
+        ("TDIM1", "(99999,99999,99999)"),
+        ("THEAP", 2**62),
     ],
-)  # fmt: skip
+)
 @pytest.mark.filterwarnings("ignore")
 def test_a_fits_header_that_lies_is_refused(card: tuple[str, object]) -> None:
     column = fits.Column("PROB", "D", array=np.full(12, 1 / 12))
@@ -100,7 +111,13 @@ def test_a_fits_header_that_lies_is_refused(card: tuple[str, object]) -> None:
         place = content.find(b"END" + b" " * 77, 2880)
         content[place + 80 : place + 160] = content[place : place + 80]
     content[place : place + 80] = text
+    assert _refusal(bytes(content)).encode()
+    assert len(_refusal(bytes(content))) < 1000
+
+
+def _refusal(content: bytes) -> str:
     try:
-        list_store.region(bytes(content))
+        list_store.region(content)
     except ListError as refused:
-        assert str(refused).encode() and len(str(refused)) < 1000
+        return str(refused)
+    return "none: the lie is about what is not read"

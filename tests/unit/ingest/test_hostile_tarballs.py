@@ -91,7 +91,8 @@ BROKEN: dict[str, bytes] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_came_before_is_sent_and_the_rest_named(name: str, tmp_path: Path) -> None:
     packet, *rest = _read(tmp_path, FIRST + BROKEN[name] + END)
-    assert isinstance(packet, FilePacket) and packet.value == GOOD
+    assert isinstance(packet, FilePacket)
+    assert packet.value == GOOD
     assert all(isinstance(item, Unsent) for item in rest)
 
 
@@ -134,7 +135,8 @@ def test_names_of_any_bytes_and_any_length_are_no_matter(form: int, tmp_path: Pa
         "Ö天.avro",
     ]
     found = _read(tmp_path, _tar(*(_file(name) for name in names), form=form))
-    assert len(found) == len(names) and all(isinstance(item, FilePacket) for item in found)
+    assert len(found) == len(names)
+    assert all(isinstance(item, FilePacket) for item in found)
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -44,7 +44,8 @@ def test_an_alert_a_day_later_than_its_record_is_refused(number: int) -> None:
     assert len(_decode(value, at_ms - DAY_MS + 60_000).rejects) == 0
     assert len(_decode(value, at_ms + 10_000 * DAY_MS).rejects) == 0, "an old alert, replayed"
     late = _decode(value, at_ms - DAY_MS - 60_000)
-    assert len(late.rejects) >= 1 and late.rejects[0].reason == "invalid_alert"
+    assert len(late.rejects) >= 1
+    assert late.rejects[0].reason == "invalid_alert"
     assert "later than that of its Kafka record" in late.rejects[0].detail
 
 
@@ -59,7 +60,8 @@ def test_a_record_without_a_timestamp_is_compared_with_now(timestamp_ms: int) ->
 @pytest.mark.parametrize("jd", [np.nan, np.inf, -np.inf, 0.0, -1.0, 1e300, -1e300, 1e9, 5e6, 2**63])
 def test_what_is_no_date_is_refused(jd: float) -> None:
     decoded = _decode(changed(few_ztf()[0], "candidate.jd", float(jd)), 0)
-    assert [letter.reason for letter in decoded.rejects] == ["invalid_alert"] and not decoded.batches
+    assert [letter.reason for letter in decoded.rejects] == ["invalid_alert"]
+    assert not decoded.batches
 
 
 def test_later_points_of_a_history_are_left_out_and_counted() -> None:
