@@ -29,6 +29,7 @@ _CALL_TIMEOUT_S = 10.0
 _COMMIT_PATIENCE_S = 60.0
 UNREADABLE_HEADERS = "unreadable-headers"
 """The one header of a message whose own cannot be read; its value is why."""
+_LISTEN_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,16 @@ class KafkaInput:
             self._start_at_committed(list(self._positions), self._consumer.seek)
             self._consumer.resume([TopicPartition(*key) for key in self._held])
         except KafkaException as error:
+            self._listen()
             raise failure("cannot go back to the committed offsets", error) from error
         self._held.clear()
+
+    def _listen(self) -> None:
+        """Hear what keeps this member from going back: what the group has decided is told only to who polls.
+
+        Messages that come are dropped; the rewind that is tried next goes back behind them.
+        """
+        self._consume(_CHUNK, _LISTEN_S)
 
     def hold(self, polled: Polled, offsets: Mapping[PartitionKey, int]) -> Polled:
         """Leave the last batch's messages of some partitions, each from an offset on, for later.

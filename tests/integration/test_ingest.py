@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from confluent_kafka import Producer, TopicPartition
 from harness import wait_until
 
 from broker.config import Settings
-from broker.errors import WorkerFenced
+from broker.errors import RetryBatch, WorkerFenced
 from broker.ingest.kafka import KafkaInput, Polled
 from broker.kafka.clients import admin, create_topics, writer
 from broker.kafka.topics import TopicSpec
@@ -206,6 +206,25 @@ def test_a_member_whose_place_is_taken_ends(join: Callable[[str], KafkaInput]) -
     poll_until(second, defaultdict(list), lambda: second.assigned, "the second has its place")
     with pytest.raises(WorkerFenced, match=r"group\.instance\.id"):
         wait_until(lambda: first.poll() is None, "the first sees it", 20)
+
+
+def test_a_member_whose_place_is_taken_ends_while_it_tries_to_go_back(
+    join: Callable[[str], KafkaInput],
+) -> None:
+    """It does not poll then, and only who polls is told what the group has decided."""
+    first = join("a")
+    seen: Seen = defaultdict(list)
+    poll_until(first, seen, lambda: bool(seen), "the first member has messages")
+    second = join("a")
+    poll_until(second, defaultdict(list), lambda: second.assigned, "the second has its place")
+
+    def ended() -> bool:
+        with suppress(RetryBatch):
+            first.rewind()
+        return False
+
+    with pytest.raises(WorkerFenced, match=r"group\.instance\.id"):
+        wait_until(ended, "the first sees it", 20)
 
 
 def test_a_member_that_polled_too_late_goes_on_at_the_committed_offsets(
