@@ -231,9 +231,8 @@ def test_a_run_survives_its_servers(stage: Stage, run: Callable[[int], Watched],
             wait_until(stage.drained, "alerts flow again", BOUND_S)
             took[name].append(time.monotonic() - start)
     for name, seconds in took.items():
-        print(
-            f"\n{name} back {rounds} times: 50 alerts committed after {statistics.median(seconds):.1f} s (median)"
-        )
+        median = statistics.median(seconds)
+        print(f"\n{name} back {rounds} times: 50 alerts committed after {median:.1f} s (median)")
     stage.check()
     assert watched.parent.pid == pid
     assert watched.parent.is_running()
