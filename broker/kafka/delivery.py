@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -44,6 +44,7 @@ _COUNT_HOLDS_S = 60.0
 _LOOK_S = 5.0
 _WAIT_S = 0.1
 _MOST_TRIES = 10
+_ONLY_ERRORS = "delivery.report.only.error"
 _MASK = 0xFFFFFFFF
 _PURGES = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
@@ -51,6 +52,11 @@ Addressed = tuple[Packet, int]
 """A record and the partition it goes to, or ANY_PARTITION."""
 Outcome = Callable[[KafkaError | None, int], None]
 """Told what became of a record: why it was not delivered, or None and its offset."""
+
+
+def reporting(kafka: KafkaSettings) -> KafkaSettings:
+    """Settings without what would keep the reports of delivered records from us."""
+    return replace(kafka, options=tuple(item for item in kafka.options if item[0] != _ONLY_ERRORS))
 
 
 def delivered(error: KafkaError | None, message: Message) -> bool:
@@ -267,7 +273,7 @@ class RecordProducer:
     """
 
     def __init__(self, kafka: KafkaSettings, **options: object) -> None:
-        self._kafka, self._options = kafka, options
+        self._kafka, self._options = reporting(kafka), options
         self.resent = 0
         self._again: list[_Record] = []
         self._lock = threading.RLock()

@@ -30,6 +30,7 @@ from broker.kafka.delivery import (
     Reports,
     partition_counts,
     produce,
+    reporting,
     served,
 )
 from broker.kafka.faults import is_fatal
@@ -116,7 +117,7 @@ class TransactionClient:
         self.initialised = False
         self._ear, self._watchdog = _Ear(), watchdog
         options = producer_options(
-            kafka,
+            reporting(kafka),
             **{
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,

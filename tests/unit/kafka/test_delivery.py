@@ -16,6 +16,7 @@ from broker.kafka.delivery import (
     Reports,
     delivered,
     murmur2,
+    reporting,
 )
 from broker.kafka.faults import is_fatal
 from broker.message import Packet
@@ -78,6 +79,11 @@ def test_a_delivery_is_a_report_with_an_offset(
     error: KafkaError | None, offset: int | None, expected: bool
 ) -> None:
     assert delivered(error, Report(offset)) is expected  # type: ignore[arg-type]
+
+
+def test_no_setting_keeps_reports_from_us() -> None:
+    given = KafkaSettings(options=(("delivery.report.only.error", "true"), ("linger.ms", "7")))
+    assert reporting(given).options == (("linger.ms", "7"),)
 
 
 def test_reports_are_complete_when_each_record_has_one_with_an_offset() -> None:
