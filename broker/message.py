@@ -70,28 +70,6 @@ unreadable_claim : the store's note of who was first with this id is damaged, so
 """
 
 
-def utf8(text: str) -> bytes:
-    r"""Any text as UTF-8: what UTF-8 cannot hold (half a surrogate pair) is written as an escape.
-
-    >>> utf8("\u00d6pik \ud83d")
-    b'\xc3\x96pik \\ud83d'
-    """
-    return text.encode("utf-8", "backslashreplace")
-
-
-def speakable(text: str) -> bool:
-    r"""Whether UTF-8 can hold a text: half a surrogate pair, which JSON may spell, it cannot.
-
-    >>> speakable("\u00d6pik"), speakable("\ud83d")
-    (True, False)
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class Packet:
     """One Kafka record to be produced."""

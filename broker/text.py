@@ -31,6 +31,15 @@ def is_text(text: str) -> bool:
     return True
 
 
+def utf8(text: str) -> bytes:
+    r"""Any text as UTF-8: what UTF-8 cannot hold (half a surrogate pair) is written as an escape.
+
+    >>> utf8("\u00d6pik \ud83d")
+    b'\xc3\x96pik \\ud83d'
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
 def fault_of_text(text: str) -> str:
     r"""What is wrong with a text that a person gives; '' if nothing is.
 

@@ -17,7 +17,7 @@ from typing import Any
 from broker.annotations.record import KEPT_KINDS, KINDS, Annotation
 from broker.history.base import Addition
 from broker.history.pack import annotation_key
-from broker.message import speakable
+from broker.text import is_text
 
 MAX_LINES = 16
 """A string of more lines is rewritten with those that count."""
@@ -95,7 +95,7 @@ def _item(one: bytes) -> dict[str, Any] | None:
         kind in KINDS
         and type(at) is int
         and abs(at) <= _LARGEST_MS
-        and all(isinstance(text, str) and speakable(text) for text in texts)
+        and all(isinstance(text, str) and is_text(text) for text in texts)
         and all(type(number) in (int, float) and abs(number) <= _LARGEST for number in numbers)
         and "id" in item
     )

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from broker.astro.bands import BANDS
 from broker.errors import AnnotationError
 from broker.lightcurves import FORCED, Points, empty_points
-from broker.message import speakable
+from broker.text import is_text
 
 Kind = Literal["class", "note", "redshift", "spectrum-type", "forced", "reevaluate"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -246,7 +246,7 @@ def _text(name: str, value: Any, longest: int) -> str:
 
 
 def _spoken(name: str, value: str) -> str:
-    if not speakable(value):
+    if not is_text(value):
         raise AnnotationError(f"{name!r} holds half a surrogate pair, which is no character: {value!a}")
     return value
 

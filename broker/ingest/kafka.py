@@ -20,8 +20,9 @@ from broker.config import KafkaSettings, RunSettings
 from broker.errors import WorkerFenced
 from broker.kafka.clients import PartitionKey, consumer_options, watermarks
 from broker.kafka.faults import GROUP, ClientFaults, failure, is_fatal
-from broker.message import Headers, Message, utf8
+from broker.message import Headers, Message
 from broker.metrics import CLIENT_FAULTS
+from broker.text import utf8
 
 SESSION_TIMEOUT_MS = 6000
 _CHUNK = 250

@@ -25,12 +25,13 @@ from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, SS_UNKNOWN, AlertB
 from broker.filter import Filter
 from broker.kafka.topics import DEAD_LETTERS, NOTICES, alerts_topic
 from broker.lightcurves import LightCurves, Points, empty_light_curves, without_private
-from broker.message import MAX_INPUT_BYTES, Message, Packet, Reject, utf8
+from broker.message import MAX_INPUT_BYTES, Message, Packet, Reject
 from broker.others import Others, no_others
 from broker.publish import records
 from broker.publish.rows import RowWriter
 from broker.publish.selected import NOTHING_SELECTED, encode_selected
 from broker.table import Column, ColumnSpec
+from broker.text import utf8
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
