@@ -39,7 +39,7 @@ LATEST_DAYS = 1.0
 """How much later than its Kafka record a time may lie [day]: clocks differ, days do not."""
 _FIRST_TIMESTAMP_MS = 946_684_800_000
 """2000-01-01: a Kafka timestamp before any alert is none."""
-MAX_BATCH_RECORDS = 50_000
+MAX_BATCH_RECORDS = 20_000
 """Records of a batch beyond one a message: messages with the most of them are refused first."""
 MAX_LETTERS = 10
 """Records of one message that are refused each by itself; all others of it are one letter together."""
@@ -96,7 +96,7 @@ def _fair_share(records: Sequence[int]) -> int:
 
     records : of each message.  A message of one record is never refused.
 
-    >>> _fair_share([1, 3] + 6 * [10_000])
+    >>> _fair_share([1, 3] + 11 * [2_000])
     3
     """
     left, most = MAX_BATCH_RECORDS, 1

@@ -57,7 +57,7 @@ MAX_TEXT_BYTES = 128
 """Longest text a mapped field may hold: columns of text are as wide as their longest."""
 MAX_ROWS = 1_000_000
 """Items of one record's array: far above any history, far below harm."""
-MAX_RECORDS = 10_000
+MAX_RECORDS = 2_000
 """Records of one message, and blocks: of real alerts no message could hold so many."""
 SYNC_BYTES = 16
 
