@@ -95,7 +95,10 @@ def read_record(folder: Path) -> Record | None:
 def write_record(folder: Path, record: Record) -> None:
     """Replace the record of a data folder, whole or not at all."""
     draft = folder / f"{_FILE}.draft"
-    draft.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(record), indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # else a machine that crashes may keep the new name and none of its bytes
     os.replace(draft, folder / _FILE)
 
 
