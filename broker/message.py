@@ -8,6 +8,8 @@ Headers = tuple[tuple[str, bytes], ...]
 
 MAX_INPUT_BYTES = 16 * 1024 * 1024
 """The largest message that is read as alerts; a larger one is a dead letter without its body."""
+MAX_RECORDS = 2_000
+"""Records of one message, and blocks of its container: surveys send one."""
 
 
 @dataclass(frozen=True, slots=True)

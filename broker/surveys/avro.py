@@ -17,10 +17,9 @@ import fastavro
 import fastavro.read
 
 from broker.errors import SchemaError
-from broker.message import MAX_INPUT_BYTES
+from broker.message import MAX_INPUT_BYTES, MAX_RECORDS
 from broker.schemas import lsst_schema
 from broker.surveys.codecs import CODECS, TooLarge, decompress
-from broker.surveys.walk import MAX_RECORDS
 from broker.surveys.writer import WriterSchema, writer_schema
 
 CONTAINER_MAGIC = b"Obj\x01"

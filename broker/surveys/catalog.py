@@ -14,13 +14,12 @@ import numpy.typing as npt
 from broker.astro.times import unix_s_to_mjd_tai
 from broker.batch import AlertBatch
 from broker.lightcurves import LightCurves
-from broker.message import Message, Reject
+from broker.message import MAX_RECORDS, Message, Reject
 from broker.surveys import atlas, decam, elasticc, lsst, pgir, winter, ztf
 from broker.surveys.avro import Damaged, Fault, SchemaSource, announced, frame, too_many
 from broker.surveys.base import Source, Survey, as_days
 from broker.surveys.columns import DATA_ERRORS, Layout
 from broker.surveys.reading import NOTHING, PlainBytes, Rows, SurveyReader, wrong_shape
-from broker.surveys.walk import MAX_RECORDS
 from broker.surveys.writer import WriterSchema
 
 SURVEYS: list[Survey] = [

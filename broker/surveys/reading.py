@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from broker.batch import RecordBytes
+from broker.message import MAX_RECORDS
 from broker.surveys import walk
 from broker.surveys.arena import Arena
 from broker.surveys.avro import (
@@ -145,7 +146,7 @@ class SurveyReader:
                 return good, None
             return None if fault.code == walk.LONG_TEXT else (good, _explain(fault, value, framed))
         records = announced(value, framed)
-        if records > walk.MAX_RECORDS:
+        if records > MAX_RECORDS:
             return 0, too_many(records)
         return self._read_blocks(self._arena, number, value, framed, program)
 
@@ -279,7 +280,7 @@ def wrong_shape(error: Exception) -> str:
 
 def _explain(fault: walk.WalkFault, value: bytes, framed: Framed) -> Fault:
     if fault.code == walk.MANY_RECORDS:
-        return too_many(walk.MAX_RECORDS + 1)
+        return too_many(MAX_RECORDS + 1)
     if fault.code == walk.FRAME:
         if framed.codec is None:  # the framing announces one record, and there is not a byte of it
             fault = replace(fault, code=walk.TRUNCATED, at=framed.start, record=framed.start)

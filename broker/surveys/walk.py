@@ -15,6 +15,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from broker.message import MAX_RECORDS
+
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
@@ -57,8 +59,6 @@ MAX_TEXT_BYTES = 128
 """Longest text a mapped field may hold: columns of text are as wide as their longest."""
 MAX_ROWS = 1_000_000
 """Items of one record's array: far above any history, far below harm."""
-MAX_RECORDS = 2_000
-"""Records of one message, and blocks: of real alerts no message could hold so many."""
 SYNC_BYTES = 16
 
 FAULT_AT, RECORD_AT, BLOCK_AT, RECORDS, TEXT_USED, FULL, META = range(7)

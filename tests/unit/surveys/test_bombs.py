@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from broker.message import REASONS
+from broker.message import MAX_RECORDS, REASONS
 from broker.surveys import catalog, reading
 from broker.surveys.avro import LocalSchemas, single_records
 from broker.surveys.catalog import MAX_LETTERS, Decoded, decode
-from broker.surveys.walk import MAX_RECORDS
 from broker.surveys.ztf import SURVEY
 from tests.unit.surveys.samples import (
     SYNC,
