@@ -33,6 +33,8 @@ _READ = (TOPIC, ANNOTATIONS)
 _ALERTS = "alerts.ztf"
 _LETTERS = "dead-letters"
 _LEDGER = "ledger"
+_DOUBT = b"unreadable_claim"
+"""Why an alert is a letter of which the damaged store cannot say whether it was published."""
 _BATCH = 500
 _SHOWN = 12
 Place = tuple[str, int, int, int]
@@ -66,14 +68,17 @@ class Input:
     """Where each alert is, by its number."""
     records: dict[int, str] = field(default_factory=dict)
     """SHA-256 of each alert's record."""
+    values: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    """SHA-256 of each value that holds an alert, by where it is."""
     garbage: dict[tuple[str, int, int], str] = field(default_factory=dict)
     """SHA-256 of what is no alert, by where it is."""
 
 
-def judge(chaos: Chaos, *, updates: bool = False, curves: bool = True) -> Findings:
+def judge(chaos: Chaos, *, damaged: bool = False) -> Findings:
     """Everything that was wrong with a run that has ended.
 
-    updates : whether alerts may have been judged again;  curves : whether the light curves must be right
+    damaged : whether strangers wrote to `control`, `annotations` and Redis. Alerts may then have been
+    judged again, light curves differ, and an alert of which nobody can know whether it is out is a letter.
     """
     findings = Findings(list(chaos.troubles))
     findings.differ("troubles of the subscriber", chaos.subscriber.troubles)
@@ -82,20 +87,18 @@ def judge(chaos: Chaos, *, updates: bool = False, curves: bool = True) -> Findin
     given = _read_input(chaos.direct, chaos.feed, findings, undisturbed)
     decode = Decoder(chaos.direct)
     order: dict[Partition, list[tuple[int, bytes]]] = defaultdict(list)
-    out = _noted(chaos.direct, [_ALERTS], order)
-    passed = _judge_alerts(_alerts(out, decode, findings, updates), given, findings)
-    said = {
-        (record.topic(), record.partition(), record.offset()): sha256(record.value() or b"")
-        for record in log.records(chaos.direct, [ANNOTATIONS])
-    }
-    _judge_letters(_noted(chaos.direct, [_LETTERS], order), given, said, findings)
+    said = {_at(item): sha256(item.value() or b"") for item in log.records(chaos.direct, [ANNOTATIONS])}
+    letters = _noted(chaos.direct, [_LETTERS], order)
+    doubtful = _judge_letters(letters, given, said, findings, _DOUBT if damaged else b"")
+    out = _alerts(_noted(chaos.direct, [_ALERTS], order), decode, findings, damaged)
+    passed = _judge_alerts(out, given, doubtful, findings)
     topics = [name for name in log.topic_names(chaos.direct) if name.startswith("filters.")]
-    hits = _alerts(_noted(chaos.direct, topics, order), decode, findings, updates)
+    hits = _alerts(_noted(chaos.direct, topics, order), decode, findings, damaged)
     _judge_hits(hits, passed, findings)
     account = [decode(record.value()) for record in _noted(chaos.direct, [_LEDGER], order)]
     _judge_tiling(account, chaos.direct, findings)
     _judge_order(chaos.subscriber.shown, order, findings)
-    if curves:
+    if not damaged:
         _judge_curves(chaos.servers.addresses.redis_url, undisturbed, findings)
     _recoveries(chaos.events, account, findings)
     return findings
@@ -128,13 +131,13 @@ def _read_input(bootstrap: str, feed: Feed, findings: Findings, undisturbed: _Un
     unknown = []
     for record in log.records(bootstrap, [TOPIC]):
         value = record.value() or b""
-        place, mark = (record.topic(), record.partition(), record.offset()), sha256(value)
+        place, mark = _at(record), sha256(value)
         meant = feed.meant.get(mark)
         left.pop(mark, None)
         if meant is None:
             unknown.append(place)
         else:
-            _note_input(given, place, meant)
+            _note_input(given, place, mark, meant)
         undisturbed.take(as_message(record))
     undisturbed.end()
     findings.differ("values that the feed lost", left)
@@ -145,12 +148,13 @@ def _read_input(bootstrap: str, feed: Feed, findings: Findings, undisturbed: _Un
     return given
 
 
-def _note_input(given: Input, place: tuple[str, int, int], meant: Meant) -> None:
+def _note_input(given: Input, place: tuple[str, int, int], mark: str, meant: Meant) -> None:
     if meant.candid is None:
         given.garbage[place] = meant.record
     else:
         given.alerts[meant.candid].append(place)
         given.records[meant.candid] = meant.record
+        given.values[place] = mark
 
 
 def _alerts(
@@ -169,9 +173,15 @@ def _alerts(
 
 
 def _judge_alerts(
-    records: Iterable[tuple[Any, dict[str, Any]]], given: Input, findings: Findings
+    records: Iterable[tuple[Any, dict[str, Any]]],
+    given: Input,
+    doubtful: set[tuple[str, int, int]],
+    findings: Findings,
 ) -> dict[Place, set[str]]:
-    """Every alert once, from one of its places, with its record's hash; the filters that each passed."""
+    """Every alert once, from one of its places, with its record's hash; the filters that each passed.
+
+    doubtful : where there are alerts that are letters
+    """
     times: Counter[int] = Counter()
     passed: dict[Place, set[str]] = {}
     wrong = []
@@ -182,6 +192,8 @@ def _judge_alerts(
         fits = place[:3] in given.alerts.get(candid, ())
         if not fits or alert["provenance"]["recordSha256"] != given.records.get(candid):
             wrong.append((candid, place, record.partition(), record.offset()))
+    for candid, places in given.alerts.items():
+        times[candid] += len(doubtful.intersection(places))
     missing = [(candid, places) for candid, places in given.alerts.items() if not times[candid]]
     findings.differ("alerts lost (id, where they are in the input)", missing)
     findings.differ(
@@ -189,33 +201,42 @@ def _judge_alerts(
         [(candid, n, given.alerts.get(candid)) for candid, n in times.items() if n > 1],
     )
     findings.differ("alerts that are not what was sent (id, source, partition, offset)", wrong)
-    findings.counts["published"] = sum(times.values())
+    findings.counts["published"] = len(passed)
+    findings.counts["in doubt"] = len(doubtful)
     return passed
 
 
 def _judge_letters(
-    records: Iterable[Any], given: Input, said: Mapping[tuple[str, int, int], str], findings: Findings
-) -> None:
+    records: Iterable[Any],
+    given: Input,
+    said: Mapping[tuple[str, int, int], str],
+    findings: Findings,
+    doubt: bytes,
+) -> set[tuple[str, int, int]]:
     """Every piece of garbage is one letter with its bytes, and nothing else is but annotations.
 
     said : SHA-256 of every annotation, by where it is: of those that are refused, the letter has the bytes
+    doubt : the reason for which an alert may be a letter; returned is where those alerts are
     """
     times: Counter[tuple[str, int, int]] = Counter()
-    wrong = []
+    wrong, doubtful = [], set()
     for record in records:
         try:
             about = dict(record.headers())
         except (SystemError, UnicodeError) as error:
             findings.problems.append(f"nobody can read the headers of letter {record.offset()}: {error!r}")
             continue
-        place = _place(json.loads(about["source"]))[:3]
+        place, mark = _place(json.loads(about["source"]))[:3], sha256(record.value() or b"")
         times[place] += 1
-        if given.garbage.get(place, said.get(place)) != sha256(record.value() or b""):
+        if about["reason"] == doubt and given.values.get(place) == mark:
+            doubtful.add(place)
+        elif given.garbage.get(place, said.get(place)) != mark:
             wrong.append((place, about["reason"], about["detail"][:200]))
     findings.differ("dead letters missing (their source)", given.garbage.keys() - times.keys())
     findings.differ("dead letters doubled", [(place, n) for place, n in times.items() if n > 1])
     findings.differ("dead letters of what is no garbage, or with other bytes", wrong)
     findings.counts["letters"] = sum(times.values())
+    return doubtful
 
 
 def _judge_hits(
@@ -350,6 +371,10 @@ def _recoveries(events: Sequence[Event], account: Sequence[dict[str, Any]], find
         ]
         if later and event.what != "worker goes on":
             findings.recovery_s[event.what].append(later[0])
+
+
+def _at(record: Any) -> tuple[str, int, int]:
+    return record.topic(), record.partition(), record.offset()
 
 
 def _place(source: Mapping[str, Any]) -> Place:

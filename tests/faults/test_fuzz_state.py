@@ -135,7 +135,7 @@ def rubbish(fuzz: Fuzz, count: int) -> None:
             _one_round(fuzz, put, count // _ROUNDS)
     chaos.finish()
     print(f"\n{dict(fuzz.put)} pieces of rubbish in {time.monotonic() - start:.0f} s")
-    findings = judge(chaos, updates=True, curves=False)
+    findings = judge(chaos, damaged=True)
     print(dict(findings.counts))
     told = "\n".join(f"- {problem}" for problem in findings.problems)
     assert not findings.problems, told
