@@ -4,8 +4,9 @@ What is done next, and after what, is protocol.py's; here its steps are carried 
 
 Of a connection that broke under a request librdkafka tells neither the call, which it repeats inside, nor
 `error_cb` (seen with 2.16); its log does, in a line that is put before the repeated request is answered. So
-the log is listened to (`_Ear`). It leaves out what it has said of a connection within half a minute before:
-a client is of use only until its first such line, and one that had some before it was ready is not used.
+the log is listened to (`_Ear`), with `debug=broker`: without it, a line that repeats one of the last half
+minute is left out, and so is that the client let go of a coordinator that moved. It says some three lines a
+transaction. A client is of use only until the first line that tells of trouble.
 """
 
 from __future__ import annotations
@@ -51,9 +52,12 @@ _SLOW_END_S = 2.0
 """A commit or abort that takes longer may have been sent twice; it takes some ten milliseconds."""
 _START_PATIENCE_S = 60.0
 _IDLE_S = 60.0
-"""After a pause connections may have been closed in silence, which would hide the first that breaks."""
+"""After a pause a client is replaced: what became of its connections meanwhile was not asked."""
 _TROUBLES = ("REQTMOUT", "TXNERR", "FATAL")
 """Lines of librdkafka's log: a request that timed out, a transaction that failed, a client that did."""
+_LET_GO = "_DESTROY_BROKER"
+"""In the line about a bootstrap address that is no more needed: nothing was under way there."""
+_LISTENING = {"log_level": 7, "debug": "broker"}
 _POLL_EVERY = 500
 _LOOK_S = 0.5
 _STARTS = 3
@@ -103,7 +107,7 @@ class _Ear:
         """One line, as confluent-kafka hands it to a logger."""
         log.log(logging.ERROR if level >= logging.CRITICAL else logging.DEBUG, text, facility, client, said)
         broken = facility == "FAIL" and ("in state UP" in said or "in state " not in said)
-        if broken or facility in _TROUBLES:
+        if (broken and _LET_GO not in said) or facility in _TROUBLES:
             self.heard.append(said)
 
 
@@ -125,7 +129,7 @@ class TransactionClient:
                 "batch.size": 1024 * 1024,
             },
         )
-        self._producer = Producer(options | _STEADY | {"log_level": 6}, logger=self._ear)
+        self._producer = Producer(options | _STEADY | _LISTENING, logger=self._ear)
         self.fresh = FreshPartitions(partial(partition_counts, self._producer))
 
     @property
