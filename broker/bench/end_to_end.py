@@ -144,8 +144,8 @@ def _bare_rate(settings: Settings, topic: str, repeat: int, out_bytes: int, coun
         producer.send_offsets_to_transaction(
             consumer.position(consumer.assignment()), consumer.consumer_group_metadata()
         )
+        producer.flush(30)
         producer.commit_transaction()
-        producer.poll(0)
         if reports.delivered < len(messages):
             raise BrokerError(f"{len(messages) - reports.delivered} records were acknowledged but not stored")
         done += len(messages)
