@@ -231,6 +231,7 @@ class Worker:
                 outcome = self._pipeline.quarantine(polled.messages)
             else:
                 outcome = self._pipeline.process(polled.messages, self._filters)
+        self._attempts.judged(part)
         self._announce_schemas()
         ledger = Packet(LEDGER, self.slot.id.encode(), self._ledger_record(polled, outcome))
         packets = [*outcome.packets, ledger]

@@ -11,7 +11,8 @@ worker that polls offsets which another process noted, and did not commit, is ca
 
 So one message that kills takes four processes, and none of its neighbours. A worker killed from outside costs
 the next one some ten small transactions once: no message is quarantined but one that was judged alone when a
-process ended, twice in a row.
+process ended, twice in a row. An end while it commits does not count: what was judged alone is taken off the
+notes.
 
 A process that was given the partition while the one before still lives (its batch was aborted) is careful in
 vain, which harms nobody.
@@ -94,6 +95,11 @@ class Part:
         return Polled(self.alerts.messages + self.said.messages, self.alerts.ranges + self.said.ranges)
 
     @property
+    def alone(self) -> bool:
+        """Whether it is a single message."""
+        return len(self.alerts.messages) + len(self.said.messages) == 1
+
+    @property
     def quarantined(self) -> bool:
         """Whether it must not be judged any more."""
         return self.deaths >= DEATHS
@@ -123,6 +129,15 @@ class Attempts:
         for key in suspects:
             del self._suspects[key]
 
+    def judged(self, part: Part) -> None:
+        """A part was judged: if alone, a process that ends while it commits does not count against it.
+
+        Raises RetryBatch.
+        """
+        if part.alone:
+            names = [_name(item) for item in part.polled.ranges]
+            self._exchange(self._name, [(b"HDEL", self._name, *names)])
+
     def _suspected(self, ranges: Sequence[Range]) -> dict[PartitionKey, Attempt]:
         """What others noted of a batch's partitions; it is remembered here, for we note there too."""
         (read,) = self._exchange(self._name, [(b"HMGET", self._name, *map(_name, ranges))])
@@ -137,7 +152,7 @@ class Attempts:
 
     def _note(self, part: Part) -> None:
         words: list[bytes] = []
-        level = ALONE if len(part.polled.messages) == 1 else part.level
+        level = ALONE if part.alone else part.level
         for item in part.polled.ranges:
             made = Attempt(item.before, item.after, self._by, level, part.deaths)
             words += [_name(item), made.encode()]
