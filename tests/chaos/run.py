@@ -26,7 +26,7 @@ from kafka_proxy import Fault, KafkaProxy
 from broker.embedded import OwnedServers
 from broker.errors import EmbeddedServerError
 from chaos.feed import Feed
-from chaos.log import Partition, consumer, partitions_of, settled_ends
+from chaos.log import Partition, consumer, partitions_of, settled_ends, topic_names
 from chaos.schedule import Step
 from chaos.subscriber import Subscriber
 
@@ -102,25 +102,35 @@ class Chaos:
         self._extras = 0
 
     def __enter__(self) -> Chaos:
-        """Topics, filters, the subscriber and the run; nothing is sent yet."""
-        self.user("run", "--until-idle", "0")
-        free = ("--max-hits-per-hour", "0", "--max-us-per-alert", "0")
-        self.subscriber = Subscriber(self.direct)
-        self.feed = Feed(self.direct, TOPIC, self.alerts, self.seed)
-        self.user("filters", "add", ALL_HITS, "--where", "psf_flux_err > 0", "--payload", "standard", *free)
-        self.user("filters", "add", "changing", "--where", "mag < 20", *free)
+        """The run, its filters and the subscriber; nothing is sent yet."""
         self.run = self._start()
+        try:
+            self._prepare()
+        except BaseException:
+            self._kill()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave nothing running."""
         for _, timer in self._timers:
             timer.join()
+        self._kill()
+        self.subscriber.stop()
+
+    def _prepare(self) -> None:
+        wait_until(lambda: {TOPIC, "control", "ledger"} <= set(topic_names(self.direct)), "there are topics")
+        free = ("--max-hits-per-hour", "0", "--max-us-per-alert", "0")
+        self.user("filters", "add", ALL_HITS, "--where", "psf_flux_err > 0", "--payload", "standard", *free)
+        self.user("filters", "add", "changing", "--where", "mag < 20", *free)
+        self.subscriber = Subscriber(self.direct)
+        self.feed = Feed(self.direct, TOPIC, self.alerts, self.seed)
+
+    def _kill(self) -> None:
         for process in (self._errand, self.run):
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
-        self.subscriber.stop()
 
     def go(self, steps: Sequence[Step]) -> None:
         """Send everything, spread over the steps, and do them one after the other."""
