@@ -16,6 +16,7 @@ from typing import Any
 
 from broker.catalog import StoredCatalog
 from broker.context.stored import BLOB, LIST_KINDS, ListKind, Parts, StoredList, blob_place
+from broker.data.schema_ids import schema_id
 from broker.errors import BrokerError
 from broker.feedback import Mark, StoredForest, StoredTrees
 from broker.filter import Filter
@@ -235,10 +236,15 @@ def _applied(state: ControlState, offset: int, key: bytes | None, value: bytes |
 
 
 def _schema(content: Mapping[str, Any]) -> dict[int, str]:
-    """A schema by its id.  Raises ValueError, KeyError or TypeError."""
+    """A schema by its id.  Raises ValueError, KeyError or TypeError.
+
+    The id is made of the text: a record with another text would make all messages with that id unreadable.
+    """
     identifier, text = content["id"], content["schema"]
-    if type(identifier) is not int or not 0 <= identifier < 2**31 or not isinstance(text, str):
-        raise ValueError("a schema has an id of 31 bits and a text")
+    if type(identifier) is not int or not isinstance(text, str):
+        raise ValueError("a schema has a whole number as id, and a text")
+    if schema_id(text) != identifier:
+        raise ValueError(f"{identifier} is not the id of this schema, which is {schema_id(text)}")
     return {identifier: text}
 
 
@@ -324,9 +330,9 @@ def shadow_record(item: Shadow) -> tuple[bytes, bytes]:
     return f"{SHADOW}/{item.group}/1".encode(), json.dumps(item.to_json()).encode()
 
 
-def schema_record(schema_id: int, schema: str) -> tuple[bytes, bytes]:
+def schema_record(identifier: int, schema: str) -> tuple[bytes, bytes]:
     """Key and value of a schema's control record."""
-    return f"{SCHEMA}/{schema_id}/1".encode(), json.dumps({"id": schema_id, "schema": schema}).encode()
+    return f"{SCHEMA}/{identifier}/1".encode(), json.dumps({"id": identifier, "schema": schema}).encode()
 
 
 def filter_record(item: Filter) -> tuple[bytes, bytes]:

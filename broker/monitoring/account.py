@@ -20,18 +20,12 @@ import fastavro
 
 from broker.config import KafkaSettings
 from broker.control.topic import ControlTail
+from broker.data.schema_ids import canonical, schema_id
 from broker.errors import BrokerError, HangingTransaction
 from broker.kafka.clients import PartitionKey
 from broker.kafka.reading import Span, committed_records, whole
 from broker.kafka.topics import DEAD_LETTERS, FILTERS, LEDGER, alerts_topic
-from broker.publish.records import (
-    FRAME_BYTES,
-    LEDGER_HITS_FIELDS,
-    LEDGER_SCHEMA,
-    canonical,
-    schema_id,
-    unframe,
-)
+from broker.publish.records import FRAME_BYTES, LEDGER_HITS_FIELDS, LEDGER_SCHEMA, unframe
 
 FIRST_LEDGER_SCHEMA: dict[str, Any] = LEDGER_SCHEMA | {
     "fields": [item for item in LEDGER_SCHEMA["fields"] if item["name"] not in LEDGER_HITS_FIELDS]

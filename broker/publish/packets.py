@@ -22,6 +22,7 @@ from broker.astro.bands import BANDS
 from broker.astro.photometry import njy_err_to_mag_err, njy_to_mag
 from broker.astro.times import mjd_tai_to_unix_s
 from broker.batch import PACKET_COLUMNS, SOLAR_SYSTEM_STATUS, SS_UNKNOWN, AlertBatch
+from broker.data.schema_ids import canonical, schema_id
 from broker.filter import Filter
 from broker.kafka.topics import DEAD_LETTERS, NOTICES, alerts_topic
 from broker.lightcurves import LightCurves, Points, empty_light_curves, without_private
@@ -108,16 +109,16 @@ class PacketWriter:
         self._fields = records.alert_fields(
             PUBLISHED_PACKET_COLUMNS, feature_specs, score_specs, ANNOTATION_COLUMNS
         )
-        self._alert_schema = records.canonical(records.alert_schema(self._fields))
+        self._alert_schema = canonical(records.alert_schema(self._fields))
         self._widths = (len(feature_specs), len(score_specs))
         self._feature_set = feature_set.encode()
         self._publish_private = publish_private
         self._hit_schemas: dict[tuple[str, str], str] = {}
         self.schemas: dict[int, str] = {}
         """Every schema a packet of ours may refer to so far, by id; announce them before sending."""
-        for schema in (self._alert_schema, records.canonical(records.LEDGER_SCHEMA)):
+        for schema in (self._alert_schema, canonical(records.LEDGER_SCHEMA)):
             self._known(schema)
-        self._known(records.canonical(records.NOTICE_SCHEMA))
+        self._known(canonical(records.NOTICE_SCHEMA))
 
     def alerts(self, judged: Judged, filters: Sequence[Filter], epoch: int) -> list[Packet]:
         """One packet an alert, then one for each hit of each filter, in the order of the alerts."""
@@ -212,7 +213,7 @@ class PacketWriter:
         key = (item.payload, original)
         if key not in self._hit_schemas:
             schema = records.hit_schema(self._fields, item.payload, original)
-            self._hit_schemas[key] = records.canonical(schema) if not original else json.dumps(schema)
+            self._hit_schemas[key] = canonical(schema) if not original else json.dumps(schema)
         first = judged.batch.records[row] if original else b""
         return records.frame(self._known(self._hit_schemas[key])) + first + body
 
@@ -229,7 +230,7 @@ class PacketWriter:
         return writer.encode()
 
     def _known(self, schema: str) -> int:
-        identifier = records.schema_id(schema)
+        identifier = schema_id(schema)
         self.schemas.setdefault(identifier, schema)
         return identifier
 
@@ -421,6 +422,6 @@ def _filter_tail(item: Filter) -> bytes:
 def encode_record(schema: dict[str, Any], value: dict[str, Any]) -> bytes:
     """One rare record (ledger, notice), framed, by fastavro."""
     out = io.BytesIO()
-    out.write(records.frame(records.schema_id(records.canonical(schema))))
+    out.write(records.frame(schema_id(canonical(schema))))
     fastavro.schemaless_writer(out, schema, value)
     return out.getvalue()

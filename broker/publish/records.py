@@ -6,11 +6,9 @@ A message is 0x00, the schema id (big-endian int32) and the datum, as Confluent'
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from broker.table import ColumnSpec
@@ -292,17 +290,6 @@ NOTICE_SCHEMA = _record(
     ],
 )
 """What a person should know, on the `notices` topic."""
-
-
-@lru_cache(maxsize=1024)
-def schema_id(schema: str) -> int:
-    """Id of a schema's text: the first 31 bits of its SHA-256."""
-    return int.from_bytes(hashlib.sha256(schema.encode()).digest()[:4], "big") >> 1
-
-
-def canonical(schema: dict[str, Any]) -> str:
-    """A schema as text: one spelling for one schema."""
-    return json.dumps(schema, separators=(",", ":"), sort_keys=True)
 
 
 def frame(identifier: int) -> bytes:

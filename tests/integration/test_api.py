@@ -26,11 +26,12 @@ from broker import control
 from broker.api import serving
 from broker.config import Settings, load
 from broker.control.topic import ControlWriter
+from broker.data.schema_ids import canonical, schema_id
 from broker.embedded import Addresses
 from broker.kafka.clients import admin, create_topics, reader, writer
 from broker.kafka.topics import TopicSpec
 from broker.publish.packets import encode_record
-from broker.publish.records import LEDGER_SCHEMA, canonical, schema_id
+from broker.publish.records import LEDGER_SCHEMA
 
 LEDGER_TEXT = canonical(LEDGER_SCHEMA)
 LEDGER_ID = schema_id(LEDGER_TEXT)

@@ -23,6 +23,7 @@ from broker.assemble import ensure_topics
 from broker.client import Received, Stream, Undecodable, as_json
 from broker.config import Settings
 from broker.control.topic import ControlWriter
+from broker.data.schema_ids import canonical, schema_id
 from broker.errors import BrokerError
 from broker.kafka.clients import admin, create_topics, producer_options, writer
 from broker.kafka.topics import TopicSpec
@@ -46,8 +47,8 @@ def topic(settings: Settings) -> str:
 def announced(settings: Settings) -> None:
     """The alert schema, in the control topic as a worker would announce it."""
     ensure_topics(settings)
-    text = records.canonical(SCHEMA)
-    ControlWriter(settings.kafka).write(*control.schema_record(records.schema_id(text), text))
+    text = canonical(SCHEMA)
+    ControlWriter(settings.kafka).write(*control.schema_record(schema_id(text), text))
 
 
 def new_topic(settings: Settings, name: str = "", partitions: int = 2) -> str:
@@ -262,8 +263,8 @@ def test_a_schema_announced_later_is_found(settings: Settings, topic: str) -> No
     schema = records.alert_schema(
         records.alert_fields((), FEATURES, [ColumnSpec(f"prob_{topic[4:]}", "", "")])
     )
-    text = records.canonical(schema)
-    number = records.schema_id(text)
+    text = canonical(schema)
+    number = schema_id(text)
     with Stream("^" + topic, settings.kafka, start="beginning") as stream:
         assert stream.poll(0.5) == []
         ControlWriter(settings.kafka).write(*control.schema_record(number, text))

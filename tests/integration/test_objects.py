@@ -21,6 +21,7 @@ from broker.api import serving
 from broker.assemble import ensure_topics
 from broker.config import Settings
 from broker.control.topic import ControlWriter
+from broker.data.schema_ids import canonical, schema_id
 from broker.embedded import Addresses
 from broker.features.catalog import FEATURE_SPECS
 from broker.kafka.clients import writer
@@ -67,8 +68,8 @@ class Sky:
         self.places[:FLARES] = 9.0 + rng.normal(0.0, 0.2, (FLARES, DIMENSIONS))
         self.places[-DIPPERS:] = -9.0 + rng.normal(0.0, 0.2, (DIPPERS, DIMENSIONS))
         ensure_topics(settings)
-        text = records.canonical(SCHEMA)
-        ControlWriter(settings.kafka).write(*control.schema_record(records.schema_id(text), text))
+        text = canonical(SCHEMA)
+        ControlWriter(settings.kafka).write(*control.schema_record(schema_id(text), text))
         seen = [(number, self.alert(number)) for number in range(OBJECTS)]
         self.publish([*seen, (OBJECTS, alert(OBJECTS, None, self.model, NIGHT_MJD))])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from broker import control
+from broker.data.schema_ids import schema_id
 from broker.filter import Filter
 
 
@@ -57,8 +58,12 @@ def test_removal_is_a_state() -> None:
 
 
 def test_schemas_are_found_by_id() -> None:
-    state = fold(control.schema_record(77, '{"type": "string"}'))
-    assert state.schemas == {77: '{"type": "string"}'}
+    text = '{"type": "string"}'
+    good, bad = control.schema_record(schema_id(text), text), control.schema_record(schema_id(text), '"long"')
+    assert fold(good).schemas == {schema_id(text): text}
+    state = fold(good, bad)
+    assert state.schemas == {schema_id(text): text}, "no other text can take a schema's place"
+    assert "is not the id of this schema" in str(state.unreadable[0])
 
 
 def test_a_record_nobody_can_read_moves_the_epoch_and_harms_nothing() -> None:

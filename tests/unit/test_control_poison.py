@@ -24,6 +24,7 @@ from broker.config import load
 from broker.context.lists import ListSet, list_set
 from broker.context.stored import LIST_KINDS, StoredList, blob_records
 from broker.control import MAX_UNREADABLE, ControlState
+from broker.data.schema_ids import schema_id
 from broker.features.catalog import FEATURE_SPECS
 from broker.feedback import Mark, StoredForest, StoredTrees
 from broker.filter import Filter
@@ -46,12 +47,13 @@ COLUMNS = filter_columns(FEATURE_SPECS, SCORE_SPECS)
 _PACKED = watchlist("name,ra,dec\nfirst,10,0\n").packed
 _SHA256, _PARTS = blob_records(_PACKED)
 _TREES = b"trees"
+_TEXT = '{"type": "string"}'
 GOOD: list[tuple[bytes, bytes]] = [
     control.filter_record(
         Filter("ann", "bright", 1, "mag < 19", description="a", created_at=AT, changed_at=AT),
     ),
     control.filter_record(Filter("ann", "bright", 2, "mag < 18", state="draft", select="mag as m")),
-    control.schema_record(7, '{"type": "string"}'),
+    control.schema_record(schema_id(_TEXT), _TEXT),
     control.bundle_record(StoredBundle(BundleName("a", "1"), "0" * 64, b"no bundle", AT, "ann")),
     control.promotion_record(Promotion("ztf", 1, BundleName("a", "1"), 0, False, AT, "ann", "why")),
     control.shadow_record(Shadow("ztf", BundleName("a", "1"), AT, "ann", "why")),
@@ -160,7 +162,7 @@ PATHS = [
     "/api/v1/regions",
     "/api/v1/feedback/ann",
     "/subjects",
-    "/schemas/ids/7",
+    f"/schemas/ids/{schema_id(_TEXT)}",
     "/schemas",
     "/ready",
     "/api/v1/filters/ann/bright",

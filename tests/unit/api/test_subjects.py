@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from broker.api.subjects import same_schema, subject_versions
 from broker.control import ControlState
+from broker.data.schema_ids import canonical
 from broker.filter import Filter
-from broker.publish.records import canonical
 
 
 def schema(name: str, *fields: str) -> str:

@@ -11,10 +11,11 @@ import fastavro
 import pytest
 
 from broker.config import KafkaSettings
+from broker.data.schema_ids import canonical, schema_id
 from broker.errors import BrokerError
 from broker.monitoring.account import FIRST_LEDGER_SCHEMA, NOWHERE, Account, LedgerDecoder, Ranges
 from broker.publish.packets import encode_record
-from broker.publish.records import LEDGER_SCHEMA, canonical, frame, schema_id
+from broker.publish.records import LEDGER_SCHEMA, frame
 
 FIRST = (Path(__file__).parent / "first_ledger_schema.json").read_text().strip()
 """The text that was announced in `control` for the ledger's first records."""

@@ -11,6 +11,7 @@ import fastavro
 import pytest
 
 from broker.annotations.columns import ANNOTATION_COLUMNS
+from broker.data.schema_ids import canonical, schema_id
 from broker.errors import BrokerError
 from broker.features.catalog import FEATURE_SPECS
 from broker.monitoring.fields import FieldReader, program_of
@@ -70,10 +71,10 @@ def framed(name: str, seed: int) -> bytes:
 
 
 def identity(name: str) -> int:
-    return records.schema_id(records.canonical(SCHEMAS[name]))
+    return schema_id(canonical(SCHEMAS[name]))
 
 
-TEXTS = {identity(name): records.canonical(schema) for name, schema in SCHEMAS.items()}
+TEXTS = {identity(name): canonical(schema) for name, schema in SCHEMAS.items()}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
