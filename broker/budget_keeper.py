@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -25,6 +26,7 @@ from broker.errors import BrokerError
 from broker.filter import Filter
 from broker.filters import budgets
 from broker.filters.budgets import Change, CostWindow
+from broker.history.soundness import ASIDE, ASIDE_S
 from broker.kafka.topics import NOTICES
 from broker.metrics import BUDGET_MISSED
 from broker.publish.packets import encode_record
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 """Seconds between two looks at the sums."""
+_DAMAGED = ("WRONGTYPE", "hash value is not an integer", "increment or decrement would overflow")
+"""What Redis answers where a sum of hits is none."""
 _KEPT_S = 2 * budgets.HOUR_S
 """Seconds for which an hour's sums live."""
 
@@ -177,7 +181,22 @@ class BudgetKeeper:
         for (name, epoch), count in counted.items():
             pipe.hincrby(key, f"{name}/{epoch}", count)
         pipe.expire(key, _KEPT_S)
-        return dict(zip(counted, pipe.execute(), strict=False))
+        try:
+            return dict(zip(counted, pipe.execute(), strict=False))
+        except redis.ResponseError as error:
+            if not any(words in str(error) for words in _DAMAGED):
+                raise
+            return self._begin_anew(key)
+
+    def _begin_anew(self, key: str) -> dict[tuple[str, int], int]:
+        """Set damaged sums of this hour aside: they begin anew, which pauses no filter too early."""
+        aside = ASIDE.decode() + key
+        with suppress(redis.ResponseError):  # another worker was faster
+            self._redis.rename(key, aside)
+            self._redis.expire(aside, ASIDE_S)
+        BUDGET_MISSED.inc()
+        log.warning("the hits of filters in this hour are counted anew: %s was damaged, see %s", key, aside)
+        return {}
 
     def _judge(self, serving: _Serving, hits: int, now: float) -> None:
         item, settings = serving.filter, self._settings.filters

@@ -46,9 +46,11 @@ class RecordDecoder:
         """The wanted fields of a framed record.  Raises BrokerError for a schema that was never announced."""
         identifier = unframe(value)
         if identifier not in self._parsed:
-            text = self._texts.get(-1 if identifier is None else identifier)
-            if identifier is None or text is None:
-                raise BrokerError(f"an alert topic holds a record of schema {identifier}, never announced")
+            if identifier is None:
+                raise BrokerError("it is not framed as our records are: somebody else wrote it")
+            text = self._texts.get(identifier)
+            if text is None:
+                raise BrokerError(f"its schema {identifier} was never announced in the control topic")
             whole = json.loads(text)
             fields = [item for item in whole["fields"] if item["name"] in self._wanted]
             part = fastavro.parse_schema({**whole, "fields": fields})

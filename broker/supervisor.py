@@ -42,6 +42,7 @@ _SAY_EVERY_S = 30.0
 _PREPARE_TRIES = 5
 _QUICK_DEATH_S = 10.0
 _MAX_QUICK_DEATHS = 5
+_SLOW_START_S = 15.0
 _NEXT_END_S = 60.0
 """A worker that was ended for a partition that stands still: another gets so long to move it."""
 
@@ -73,6 +74,7 @@ class Supervisor:
     _drift_at: float = 0.0
     _unready_at: float = 0.0
     _next_end: float = 0.0
+    _slow_at: float = field(default_factory=lambda: time.monotonic() + _SLOW_START_S)
     _idle_since: float | None = None
 
     def __post_init__(self) -> None:
@@ -177,11 +179,19 @@ class Supervisor:
                 self.fleet.start_due()
                 self._end_the_stuck()
                 self._look_at_repetition()
+                self._say_if_slow()
                 archive.look()
                 if self.until_idle_s is not None and self._idle_long_enough():
                     return
                 self.on_tick()
                 self.fleet.wait(_TICK_S)
+
+    def _say_if_slow(self) -> None:
+        """A first start takes minutes on a slow machine: say so, once."""
+        if self._slow_at and time.monotonic() > self._slow_at:
+            self._slow_at = 0.0
+            if not self._vitals.ever_ready:
+                log.warning("no worker is ready yet: the first start on a machine compiles for some minutes")
 
     def _take_note(self, ended: Ended, server: MetricsServer) -> None:
         server.forget(ended.pid)
@@ -233,7 +243,7 @@ class Supervisor:
 
     def _look_at_kafka(self, behind: Backlog, server: MetricsServer) -> None:
         self._look_at_lag(behind)
-        if self._kafka.why:
+        if self._kafka.why or not self._vitals.ever_ready:  # nobody could have moved them
             with self._seen:
                 self._stalls.forget()
         elif time.monotonic() - self._stalls_at >= _STALLS_EVERY_S:

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from broker.astro.bands import BANDS
 from broker.errors import AnnotationError
 from broker.lightcurves import FORCED, Points, empty_points
-from broker.text import is_text
+from broker.text import is_text, whole_number
 
 Kind = Literal["class", "note", "redshift", "spectrum-type", "forced", "reevaluate"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -149,7 +149,7 @@ def read(value: bytes) -> Annotation:
     if len(value) > MAX_VALUE_BYTES:
         raise AnnotationError(f"an annotation of {len(value):,} bytes; at most {MAX_VALUE_BYTES:,} are read")
     try:
-        content = json.loads(value)
+        content = json.loads(value, parse_int=whole_number)
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"an annotation is a JSON object: {error}") from None
     if not isinstance(content, dict):

@@ -22,7 +22,7 @@ from broker.feedback import Mark, StoredForest, StoredTrees
 from broker.filter import Filter
 from broker.promotion import BundleName, Promotion, Shadow, StoredBundle
 from broker.table import ColumnSpec
-from broker.text import fault_of_json, printable
+from broker.text import fault_of_json, printable, whole_number
 
 FILTER = "filter"
 SCHEMA = "schema"
@@ -343,7 +343,7 @@ def filter_record(item: Filter) -> tuple[bytes, bytes]:
 def _parse(key: bytes | None, value: bytes | None) -> tuple[str, dict[str, Any]]:
     if key is None or value is None:
         raise ValueError("a control record needs a key and a value")
-    content = json.loads(value)
+    content = json.loads(value, parse_int=whole_number)
     if not isinstance(content, dict):
         raise ValueError("a control record's value is a JSON object")
     if fault := fault_of_json(content):

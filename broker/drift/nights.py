@@ -10,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -145,8 +146,14 @@ def read_night(client: Any, group: str, survey: str, night: int) -> Histograms:
         try:
             whole = added(whole, unpacked(content))
         except ValueError as error:
-            log.warning("counts %a of %s's night %d are left out: %s", name, survey, night, error)
+            _tell_once(f"counts {name!a} of {survey}'s night {night} are left out: {error}")
     return whole
+
+
+@lru_cache(maxsize=1024)
+def _tell_once(text: str) -> None:
+    """Whoever looks at a night looks again and again: what is damaged is told the first time."""
+    log.warning("%s", text)
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,11 @@ def test_the_beginning_of_an_alert_tells_its_id(number: int) -> None:
 def test_only_the_wanted_fields_are_decoded() -> None:
     decoder = RecordDecoder({5: SCHEMA}, ("diaSourceId",))
     assert decoder.record(frame(5) + encoded(12)) == {"diaSourceId": 12}
-    for unknown in (frame(6) + encoded(12), b"", b"bare"):
-        with pytest.raises(BrokerError, match="never announced"):
-            decoder.record(unknown)
+    with pytest.raises(BrokerError, match="schema 6 was never announced"):
+        decoder.record(frame(6) + encoded(12))
+    for foreign in (b"", b"bare"):
+        with pytest.raises(BrokerError, match="not framed as our records are"):
+            decoder.record(foreign)
 
 
 def test_a_search_goes_backwards_over_everything_once() -> None:
