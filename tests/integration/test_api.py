@@ -42,6 +42,8 @@ RECORD: dict[str, Any] = {
     "committedAt": 1_700_000_000_000,
     "partitions": [{"topic": "ztf_replay", "partition": 0, "before": 0, "after": 5, "expired": 0}],
     "counts": [{"survey": "ztf", "outcome": "in", "reason": "", "count": 5}],
+    "hits": [{"filter": "ann.bright@1", "alerts": 2, "updates": 1, "retractions": 0}],
+    "outputs": [{"topic": "alerts.ztf", "kind": "alert", "records": 5}],
 }
 
 

@@ -112,7 +112,12 @@ class Stage:
         ]
         assert repeated(got) == []
         assert sorted(got) == sorted(expected)
-        hits = [it["diaSourceId"] for it in decoded(self.bootstrap, "filters.local.poison")]
+        hits = [
+            it["diaSourceId"]
+            for it in decoded(self.bootstrap, "filters.local.poison")
+            if it["kind"]
+            == "alert"  # an alert that comes after a later one of its object has that judged again
+        ]
         assert sorted(hits) == sorted(name for name, _ in got)
         assert '"balanced": true' in self.shell("ledger", "--json")
         now = Counter(headers(letter)["reason"] for letter in letters)
